@@ -1,0 +1,239 @@
+"""Chunks: what flows from the backend through the policy to the formatter.
+
+A chunk is LiteLLM's `ModelResponseStream`. This module never imports LiteLLM; it reads chunks by their attributes and copies
+them with `copy.copy`. New chunks are built by a `ChunkFactory`, which the backend supplies.
+
+Strategy: one chunk, one part. Decoders and the LiteLLM adapter split what a provider put together (text and finish reason,
+two tool calls in a delta), so that a chunk belongs to one choice and to one block at most. A chunk's data has this shape:
+
+    {"id", "created", "model", "choices": [{"index", "delta": {...}, "finish_reason", "logprobs"}] or [],
+     "usage"?, "system_fingerprint"?, "service_tier"?, "provider_specific_fields"?}
+
+with one of these deltas:
+
+    {"role": "assistant"}                                              the beginning of a choice
+    {"content": "frag"}                                                text        (`annotations` may ride along)
+    {"reasoning_content": "frag", "thinking_blocks"?: [{"type": "thinking", "thinking": "frag", "signature"?}]}
+    {"thinking_blocks": [{"type": "redacted_thinking", "data"}]}
+    {"tool_calls": [{"index", "id"?, "type"?, "function": {"name"?, "arguments"}}]}      or "custom": {"name"?, "input"}
+    {"refusal": "frag"}
+    {}                                                                 finish, usage, a boundary, or a block of kind other
+
+`provider_specific_fields` tells what the common format has no field for:
+
+    {"kind", "phase": "open" | "delta" | "close", "index": n,          the provider's own block boundary and number
+     "anthropic": {...}}                                               the Anthropic event itself (any event, also message_start)
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from typing import Any, Final, Literal, NamedTuple, Protocol
+
+from luthien_asgi.blocks import BlockKind
+
+__all__ = [
+    "Chunk",
+    "ChunkFactory",
+    "Part",
+    "Phase",
+    "content_size",
+    "copied",
+    "delta_fields",
+    "finish_reason_of",
+    "has_role",
+    "provider_fields",
+    "read_part",
+    "usage_of",
+    "with_text",
+]
+
+Phase = Literal["open", "delta", "close"]
+
+
+class Chunk(Protocol):
+    """The part of LiteLLM's `ModelResponseStream` that this package reads."""
+
+    id: str
+    created: int
+    model: str | None
+    # `list` would be invariant, and LiteLLM's own classes are not ours to name.
+    choices: Any
+
+
+class ChunkFactory(Protocol):
+    """Builds a real `ModelResponseStream` from chunk data (the shape in the module's docstring), without validation."""
+
+    def __call__(self, data: Mapping[str, Any], /) -> Chunk:
+        """Return the chunk. The data is owned by the chunk from then on."""
+        ...
+
+
+class Part(NamedTuple):
+    """What one chunk says about one block. `kind` is None when it belongs to no block (role, finish, usage, keepalive)."""
+
+    choice: int = 0
+    kind: BlockKind | None = None
+    phase: Phase = "delta"
+    source: int | None = None
+    """The provider's own number of the block: Anthropic's `index`, OpenAI's tool `index`."""
+    text: str = ""
+    id: str = ""
+    name: str = ""
+    signature: str = ""
+    custom: bool = False
+    event: Mapping[str, Any] | None = None
+    """The Anthropic event that rides along."""
+
+
+NO_PART: Final = Part()
+_NOTHING: Final[Mapping[str, Any]] = {}
+_KINDS: Final[Mapping[str, BlockKind]] = {str(kind): kind for kind in BlockKind}
+
+
+def delta_fields(chunk: Chunk) -> Mapping[str, Any]:
+    """Return the fields of the first choice's delta that have a value, or an empty mapping."""
+    choices = chunk.choices
+    if not choices:
+        return _NOTHING
+    delta = choices[0].delta
+    extra = getattr(delta, "__pydantic_extra__", None)
+    return {k: v for k, v in (*delta.__dict__.items(), *(extra.items() if extra else ())) if v is not None}
+
+
+def provider_fields(chunk: Chunk) -> Mapping[str, Any]:
+    """Return the chunk's `provider_specific_fields`, or an empty mapping."""
+    return getattr(chunk, "provider_specific_fields", None) or _NOTHING
+
+
+def usage_of(chunk: Chunk) -> Mapping[str, Any] | None:
+    """Return the chunk's usage as a mapping with OpenAI's field names, or None."""
+    usage = getattr(chunk, "usage", None)
+    if usage is None or isinstance(usage, Mapping):
+        return usage
+    dumped: Mapping[str, Any] = usage.model_dump(exclude_none=True)
+    return dumped
+
+
+def finish_reason_of(chunk: Chunk) -> str | None:
+    """Return the finish reason in OpenAI's words, or None."""
+    return chunk.choices[0].finish_reason if chunk.choices else None
+
+
+def has_role(chunk: Chunk) -> bool:
+    """Tell whether the chunk begins a choice."""
+    return bool(chunk.choices) and "role" in delta_fields(chunk)
+
+
+def read_part(chunk: Chunk) -> Part:
+    """Return what the chunk says about a block."""
+    choices = chunk.choices
+    rider = provider_fields(chunk)
+    if not choices:
+        return _from_rider(0, rider, Part(event=rider.get("anthropic"))) if rider else NO_PART
+    choice = choices[0]
+    delta = choice.delta
+    fields = getattr(delta, "__pydantic_extra__", None) or delta.__dict__
+    part = _from_delta(choice.index, fields, delta)
+    return _from_rider(choice.index, rider, part) if rider else part
+
+
+def _from_delta(choice: int, fields: Mapping[str, Any], delta: Any) -> Part:  # noqa: ANN401 - LiteLLM's Delta
+    if text := fields.get("content"):
+        return Part(choice, BlockKind.TEXT, text=text)
+    if calls := fields.get("tool_calls"):
+        return _tool_part(choice, calls[0])
+    if thinking := getattr(delta, "thinking_blocks", None):
+        return _thinking_part(choice, thinking[0])
+    if reasoning := getattr(delta, "reasoning_content", None):
+        return Part(choice, BlockKind.THINKING, text=reasoning)
+    if refusal := fields.get("refusal"):
+        return Part(choice, BlockKind.REFUSAL, text=refusal)
+    if fields.get("audio"):
+        return Part(choice, BlockKind.OTHER)
+    if fields.get("annotations"):
+        return Part(choice, BlockKind.TEXT)
+    return Part(choice)
+
+
+def _tool_part(choice: int, call: Any) -> Part:  # noqa: ANN401 - a dict or LiteLLM's class
+    custom = _get(call, "custom")
+    body = custom if custom is not None else _get(call, "function")
+    text = _get(body, "input" if custom is not None else "arguments") or ""
+    return Part(
+        choice,
+        BlockKind.TOOL_CALL,
+        source=_get(call, "index"),
+        text=text,
+        id=_get(call, "id") or "",
+        name=_get(body, "name") or "",
+        custom=custom is not None,
+    )
+
+
+def _get(holder: Any, name: str) -> Any:  # noqa: ANN401 - a dict or LiteLLM's class
+    return holder.get(name) if isinstance(holder, dict) else getattr(holder, name, None)
+
+
+def _thinking_part(choice: int, block: Mapping[str, Any]) -> Part:
+    if block.get("type") == "redacted_thinking":
+        return Part(choice, BlockKind.REDACTED_THINKING, signature=block.get("data") or "")
+    return Part(choice, BlockKind.THINKING, text=block.get("thinking") or "", signature=block.get("signature") or "")
+
+
+def _from_rider(choice: int, rider: Mapping[str, Any], part: Part) -> Part:
+    kind = _KINDS.get(rider.get("kind", ""), part.kind)
+    source = rider.get("index", part.source)
+    return part._replace(choice=choice, kind=kind, phase=rider.get("phase", "delta"), source=source, event=rider.get("anthropic"))
+
+
+def content_size(part: Part) -> int:
+    """Return how many bytes a chunk's content takes at least: what queues and held blocks are bounded by."""
+    size = len(part.text) + len(part.signature) + len(part.name) + 64
+    return size + len(repr(part.event)) if part.event is not None else size
+
+
+def with_text(chunk: Chunk, text: str) -> Chunk:
+    """Return a copy of a chunk with other text (for a tool call: another fragment of its arguments); the original is untouched.
+
+    Raises `ValueError` for a chunk that carries thinking, which is not to be edited, or no text at all.
+    """
+    part = read_part(chunk)
+    changed = copied(chunk)
+    delta = changed.choices[0].delta
+    if part.kind is BlockKind.TEXT:
+        delta.content = text
+        delta.annotations = None
+        changed.choices[0].logprobs = None
+    elif part.kind is BlockKind.REFUSAL:
+        delta.refusal = text
+        changed.choices[0].logprobs = None
+    elif part.kind is BlockKind.TOOL_CALL:
+        delta.tool_calls = [_call_with_text(delta.tool_calls[0], text, custom=part.custom)]
+    else:
+        msg = f"a chunk of kind {part.kind} has no text to change"
+        raise ValueError(msg)
+    return changed
+
+
+def copied(chunk: Chunk) -> Chunk:
+    """Return a copy of a chunk whose delta can be edited without touching the original."""
+    new = copy.copy(chunk)
+    new.choices = [copy.copy(choice) for choice in chunk.choices]
+    for choice in new.choices:
+        choice.delta = copy.copy(choice.delta)
+    return new
+
+
+def _call_with_text(call: Any, text: str, *, custom: bool) -> Any:  # noqa: ANN401 - a dict or LiteLLM's class
+    if isinstance(call, Mapping):
+        body, field = ("custom", "input") if custom else ("function", "arguments")
+        return {**call, body: {**call[body], field: text}}
+    new = copy.copy(call)
+    if custom:
+        new.custom = {**new.custom, "input": text}
+    else:
+        new.function = copy.copy(new.function)
+        new.function.arguments = text
+    return new

@@ -1,0 +1,93 @@
+"""Every number that bounds a wait or a size, with its name, unit and reason."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Literal
+
+__all__ = ["Limits", "StreamSettings"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StreamSettings:
+    """Times in seconds, sizes in bytes or items. All of them bound one transaction.
+
+    Raises `ValueError` when a value is not positive (`usage_timeout`, `drain_timeout` and `commit_after` may be 0).
+    """
+
+    first_chunk_timeout: float = 600.0
+    """Silence of the backend before its first event. Reasoning models think for minutes first (the SDKs wait 600 s)."""
+    stall_timeout: float = 120.0
+    """Silence of the backend between two events while we read; a provider's ping counts as an event."""
+    total_timeout: float = 3600.0
+    """The whole transaction, from the call of the backend to the last byte."""
+    policy_timeout: float = 30.0
+    """One policy hook's run time without `ctx.keepalive()`."""
+    usage_timeout: float = 5.0
+    """Wait for the usage chunk after the backend's finish reason."""
+    queue_timeout: float = 60.0
+    """Wait for room in a full queue before the circuit breaker opens (`QueueFullError`)."""
+    send_timeout: float = 60.0
+    """One `send` to the client's connection."""
+    drain_timeout: float = 30.0
+    """Time that running streams get after the server was asked to stop."""
+    close_timeout: float = 0.5
+    """Closing the backend's connection when a transaction ends early (gunicorn gives a request 3 s after a disconnect)."""
+    ping_interval: float = 10.0
+    """Longest silence towards the client. Load balancers cut at 60 s, Claude Code loses patience at about 15 s."""
+    commit_after: float = 10.0
+    """When the backend's first event takes longer, a streaming answer is begun with status 200 and pings."""
+    queue_size: int = 10_000
+    """Items in each of the two queues."""
+    queue_bytes: int = 8 * 1024 * 1024
+    """Bytes of content in each queue, and of content held for a policy's verdict."""
+    policy_threads: int = 8
+    """Threads for hooks marked `@blocking`, for all transactions together."""
+    openai_ping: Literal["comment", "chunk", "off"] = "comment"
+    """Shape of the keepalive frame for OpenAI clients: a comment line is the only one that every SDK ignores."""
+    empty_notice: str = "[The answer was removed by a policy.]"
+    """Text of an answer that a policy emptied: providers refuse an empty assistant message in the next turn."""
+
+    def __post_init__(self) -> None:
+        may_be_zero = {"usage_timeout", "drain_timeout", "commit_after"}
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, str):
+                continue
+            if isinstance(value, bool) or not isinstance(value, int | float):
+                msg = f"{field.name} must be a number, not {value!r}"
+                raise ValueError(msg)  # noqa: TRY004 - one kind of error for whoever reads a configuration
+            if not value >= 0 or (value == 0 and field.name not in may_be_zero):
+                msg = f"{field.name} must be positive, not {value!r}"
+                raise ValueError(msg)
+        if self.openai_ping not in {"comment", "chunk", "off"}:
+            msg = f"openai_ping must be comment, chunk or off, not {self.openai_ping!r}"
+            raise ValueError(msg)
+        if not self.empty_notice.strip():
+            msg = "empty_notice must not be blank: providers refuse blank assistant text"
+            raise ValueError(msg)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What a client may send. Exceeding one is a 400, 413 or 429 in the client's format that names the limit."""
+
+    body_bytes: int = 32 * 1024 * 1024
+    """Request body, counted while it arrives (32 MB is the Anthropic API's own limit)."""
+    json_depth: int = 64
+    """Nesting of the request body."""
+    messages: int = 10_000
+    """Messages of one request."""
+    tools: int = 1_000
+    """Tools of one request."""
+    frame_bytes: int = 16 * 1024 * 1024
+    """One event of the provider's stream."""
+    streams: int = 1_000
+    """Transactions at the same time in one process; the next gets a 429."""
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, bool) or not isinstance(value, int) or value <= 0:
+                msg = f"{field.name} must be a positive whole number, not {value!r}"
+                raise ValueError(msg)
