@@ -1,0 +1,122 @@
+"""Put a policy between your programs and any language model, while the answer streams.
+
+Wrap an ASGI app with `LuthienMiddleware`, or run `luthien-asgi serve`. The names here are the public ones; they are loaded when
+they are first used, so that importing the package costs next to nothing.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from luthien_asgi.auth import KeyAuth
+    from luthien_asgi.backend import Backend, BackendCall, BackendStream, LiteLLMBackend, Target
+    from luthien_asgi.blocks import Block, BlockKind
+    from luthien_asgi.chunks import Chunk, read_part, with_text
+    from luthien_asgi.context import ObservabilityContext, PolicyContext, StreamContext
+    from luthien_asgi.errors import (
+        ApiError,
+        BackendError,
+        BackendTimeout,
+        ConfigError,
+        PolicyError,
+        PolicyTimeout,
+        QueueFullError,
+        RequestDenied,
+        RequestError,
+    )
+    from luthien_asgi.jsonl import JsonlRecorder
+    from luthien_asgi.middleware import LuthienMiddleware, Paths
+    from luthien_asgi.policy import Allow, Deny, Hold, Observe, Policy, Replace, Stop, Transform, blocking
+    from luthien_asgi.recorder import Begin, End, MemoryRecorder, NullRecorder, TransactionRecorder
+    from luthien_asgi.request import ChatRequest
+    from luthien_asgi.settings import Limits, StreamSettings
+
+__version__: Final = "0.1.0"
+
+_MODULES: Final = {
+    "auth": ("KeyAuth",),
+    "backend": ("Backend", "BackendCall", "BackendStream", "LiteLLMBackend", "Target"),
+    "blocks": ("Block", "BlockKind"),
+    "chunks": ("Chunk", "read_part", "with_text"),
+    "context": ("ObservabilityContext", "PolicyContext", "StreamContext"),
+    "errors": (
+        "ApiError",
+        "BackendError",
+        "BackendTimeout",
+        "ConfigError",
+        "PolicyError",
+        "PolicyTimeout",
+        "QueueFullError",
+        "RequestDenied",
+        "RequestError",
+    ),
+    "jsonl": ("JsonlRecorder",),
+    "middleware": ("LuthienMiddleware", "Paths"),
+    "policy": ("Allow", "Deny", "Hold", "Observe", "Policy", "Replace", "Stop", "Transform", "blocking"),
+    "recorder": ("Begin", "End", "MemoryRecorder", "NullRecorder", "TransactionRecorder"),
+    "request": ("ChatRequest",),
+    "settings": ("Limits", "StreamSettings"),
+}
+_HOME: Final = {name: module for module, names in _MODULES.items() for name in names}
+
+__all__ = [
+    "Allow",
+    "ApiError",
+    "Backend",
+    "BackendCall",
+    "BackendError",
+    "BackendStream",
+    "BackendTimeout",
+    "Begin",
+    "Block",
+    "BlockKind",
+    "ChatRequest",
+    "Chunk",
+    "ConfigError",
+    "Deny",
+    "End",
+    "Hold",
+    "JsonlRecorder",
+    "KeyAuth",
+    "Limits",
+    "LiteLLMBackend",
+    "LuthienMiddleware",
+    "MemoryRecorder",
+    "NullRecorder",
+    "ObservabilityContext",
+    "Observe",
+    "Paths",
+    "Policy",
+    "PolicyContext",
+    "PolicyError",
+    "PolicyTimeout",
+    "QueueFullError",
+    "Replace",
+    "RequestDenied",
+    "RequestError",
+    "Stop",
+    "StreamContext",
+    "StreamSettings",
+    "Target",
+    "TransactionRecorder",
+    "Transform",
+    "blocking",
+    "read_part",
+    "with_text",
+]
+
+
+def __getattr__(name: str) -> Any:  # noqa: ANN401 - any public name
+    """Load a public name from its module."""
+    if name not in _HOME:
+        msg = f"module {__name__!r} has no attribute {name!r}"
+        raise AttributeError(msg)
+    value = globals()[name] = getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    """Return the public names."""
+    return sorted(__all__)

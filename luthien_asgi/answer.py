@@ -1,0 +1,402 @@
+"""One answer on its way through the policy: what leaves at once, what waits, and in which order it leaves.
+
+Strategy: every block gets a lane. A lane lets its chunks pass, holds them for a verdict, or keeps them back until the end of the
+answer (tool calls that may leave only after every verdict is in, so that what follows never depends on how fast a judge was).
+Text, thinking and refusals are judged in line, because what follows them has to wait anyway; tool calls are judged beside the
+stream, each in a task of its own, and settled in the backend's order.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from functools import partial
+
+from luthien_asgi.assembler import BlockAssembler, OpenBlock
+from luthien_asgi.blocks import Block, BlockKind
+from luthien_asgi.chunks import (
+    Chunk,
+    Part,
+    content_size,
+    copied,
+    finish_reason_of,
+    has_role,
+    provider_fields,
+    read_part,
+    usage_of,
+)
+from luthien_asgi.context import PolicyContext, StreamContext
+from luthien_asgi.errors import BackendError, PolicyError, QueueFullError
+from luthien_asgi.hooks import Hook, HookCaller, PolicyPlan, keepalive
+from luthien_asgi.judging import Judge, Judgement
+from luthien_asgi.lanes import THINKING, Choice, Lane
+from luthien_asgi.policy import Allow, Deny, Replace, Stop, Transform
+from luthien_asgi.recorder import Transaction
+from luthien_asgi.settings import StreamSettings
+from luthien_asgi.writer import AnswerWriter
+
+__all__ = ["Answer"]
+
+
+class Answer:
+    """Takes the backend's chunks one by one and sends on what the policy lets through."""
+
+    def __init__(
+        self,
+        plan: PolicyPlan,
+        *,
+        hooks: HookCaller,
+        writer: AnswerWriter,
+        ctx: PolicyContext,
+        log: Transaction,
+        settings: StreamSettings,
+        tools_wait: bool,
+        judges: asyncio.TaskGroup,
+    ) -> None:
+        self._plan = plan
+        self._hooks = hooks
+        self._writer = writer
+        self._log = log
+        self._settings = settings
+        self._tools_wait = tools_wait
+        self._judges = judges
+        self._judge = Judge(plan, hooks, log)
+        self._ctx = StreamContext.of(ctx, keepalive=keepalive, text=writer.plain_text)
+        self._assembler = BlockAssembler()
+        self._lanes: dict[OpenBlock, Lane] = {}
+        self._choices: dict[int, Choice] = {}
+        self._held_bytes = 0
+        self._completed = False
+        self.stopped = False
+        """Whether the policy ended the answer: the backend need not be read any further."""
+
+    @property
+    def finished(self) -> bool:
+        """Whether every choice that began has its finish reason."""
+        return bool(self._choices) and all(choice.finish is not None for choice in self._choices.values())
+
+    async def take(self, chunk: Chunk) -> None:
+        """Take one chunk. Raises `ApiError` for what cannot go on."""
+        part = read_part(chunk)
+        reason = finish_reason_of(chunk)
+        self._note(chunk, reason)
+        if reason is not None:
+            await self._take_finish(chunk)
+        elif part.kind is None:
+            await self._take_other(chunk, part)
+        else:
+            await self._take_part(chunk, part)
+
+    async def complete(self) -> None:
+        """End a good answer: settle what waits, let the policy add its last words, send the finish reasons on.
+
+        Raises `BackendError` when the backend did not finish, and what the policy's hooks raise.
+        """
+        if self._completed:
+            return
+        if not self.stopped:
+            self._require_finish()
+            await self._settle_waiting()
+        additions = await self._last_words()
+        self._completed = True
+        for choice in list(self._choices.values()) or [self._choice(0)]:
+            await self._close_choice(choice, additions if choice.index == 0 else [])
+
+    def partial_blocks(self) -> list[Block]:
+        """Return the blocks that had not ended, for the record of an answer that broke off."""
+        return [block.block() for block in self._assembler.open_blocks()]
+
+    def cancel_judges(self) -> None:
+        """Stop the judges that are still at work: nobody waits for their verdict any more."""
+        for lane in self._lanes.values():
+            if lane.judge is not None:
+                lane.judge.cancel()
+
+    # --- taking chunks -------------------------------------------------------------------------------------------------
+
+    def _note(self, chunk: Chunk, reason: str | None) -> None:
+        usage = usage_of(chunk)
+        if usage is not None:
+            self._log.usage = usage
+        if reason is not None:
+            self._log.finish_reasons[chunk.choices[0].index] = reason
+            self._log.mark("backend_finished")
+
+    async def _take_finish(self, chunk: Chunk) -> None:
+        choice = self._choice(chunk.choices[0].index)
+        for block in self._assembler.finish(choice.index):
+            await self._end_lane(self._lanes[block], None)
+        # Some providers repeat the finish reason on each call: the last one counts, and one leaves.
+        choice.finish = chunk
+
+    async def _take_other(self, chunk: Chunk, part: Part) -> None:
+        if chunk.choices and has_role(chunk):
+            choice = self._choice(part.choice)
+            choice.began = True
+        elif not chunk.choices and usage_of(chunk) is None and not provider_fields(chunk):
+            return
+        await self._writer.put(chunk, part)
+
+    async def _take_part(self, chunk: Chunk, part: Part) -> None:
+        step = self._assembler.feed(part)
+        for ended in step.ended:
+            await self._end_lane(self._lanes[ended], None)
+        if step.block is None or self.stopped:
+            return
+        lane = self._open_lane(step.block) if step.opened else self._lanes[step.block]
+        if part.phase == "close":
+            await self._end_lane(lane, chunk)
+            return
+        await self._add(lane, chunk, part)
+        if step.closes and not self.stopped:
+            await self._end_lane(lane, None)
+
+    def _choice(self, index: int) -> Choice:
+        if index not in self._choices:
+            self._choices[index] = Choice(index)
+        return self._choices[index]
+
+    def _open_lane(self, block: OpenBlock) -> Lane:
+        choice = self._choice(block.choice)
+        handling = self._plan.handles.get(block.kind)
+        waits = self._tools_wait and block.kind is BlockKind.TOOL_CALL
+        lane = self._lanes[block] = Lane(block, handling, waits)
+        if handling is not None:
+            lane.ctx = StreamContext.of(self._ctx, keepalive=keepalive, text=partial(self._writer.fragment, block))
+        if block.kind is BlockKind.TOOL_CALL and (waits or lane.held):
+            choice.waiting.append(lane)
+        # Thinking that is denied takes the rest of the choice's thinking with it: half of it would not be accepted again.
+        lane.dropped = choice.thinking_denied and block.kind in THINKING
+        return lane
+
+    async def _add(self, lane: Lane, chunk: Chunk, part: Part) -> None:
+        choice = self._choice(lane.block.choice)
+        choice.said = choice.said or (lane.block.kind not in THINKING and bool(part.text or part.id or part.event))
+        if lane.handling is None or self._plan.on_chunk_added is None or lane.ctx is None:
+            await self._pass(lane, chunk, part)
+        elif not isinstance(lane.handling, Transform):
+            # An observer gets a copy: what it may not change, it cannot change by editing in place.
+            await self._hooks.call(self._plan.name, self._plan.on_chunk_added, copied(chunk), lane.ctx)
+            await self._pass(lane, chunk, part)
+        else:
+            await self._transform(lane, chunk, part, self._plan.on_chunk_added)
+
+    async def _transform(self, lane: Lane, chunk: Chunk, part: Part, hook: Hook) -> None:
+        if not part.text:
+            # Boundaries and side data; citations of a text that was changed point nowhere.
+            if not (lane.changed and part.phase == "delta"):
+                await self._pass(lane, chunk, part)
+            return
+        result = await self._hooks.call(self._plan.name, hook, chunk, lane.ctx)
+        goes_on = [chunk] if result is None else self._checked_parts(lane, result)
+        lane.changed = lane.changed or "".join(read_part(new).text for new in goes_on) != part.text
+        await self._pass_all(lane, goes_on)
+
+    def _checked_parts(self, lane: Lane, chunks: Iterable[Chunk]) -> list[Chunk]:
+        """Return a hook's chunks as parts of their block, or raise `PolicyError` when one is something else."""
+        checked = self._checked(chunks)
+        for chunk in checked:
+            kind = read_part(chunk).kind
+            if kind not in {None, lane.block.kind} or not chunk.choices or finish_reason_of(chunk) is not None:
+                msg = f"The policy {self._plan.name} put something else than its {lane.block.kind} into a block."
+                raise PolicyError(msg)
+        return checked
+
+    def _checked(self, chunks: Iterable[Chunk]) -> list[Chunk]:
+        if isinstance(chunks, str | bytes | dict) or not isinstance(chunks, Iterable):
+            msg = f"The policy {self._plan.name} returned {type(chunks).__name__}, not chunks."
+            raise PolicyError(msg)
+        checked = list(chunks)
+        for chunk in checked:
+            if not hasattr(chunk, "choices"):
+                msg = f"The policy {self._plan.name} returned {type(chunk).__name__} where a chunk is expected."
+                raise PolicyError(msg)
+        return checked
+
+    async def _pass_all(self, lane: Lane, chunks: list[Chunk]) -> None:
+        for chunk in chunks:
+            await self._pass(lane, chunk, read_part(chunk))
+
+    async def _pass(self, lane: Lane, chunk: Chunk, part: Part) -> None:
+        """Let a chunk go its lane's way: on, or to those that wait."""
+        if lane.dropped:
+            return
+        if lane.held or lane.waits:
+            self._hold(lane, chunk, part)
+            return
+        if part.phase == "open" and isinstance(lane.handling, Transform) and lane.block.kind is BlockKind.TEXT and not part.text:
+            lane.opening = chunk
+            return
+        await self._send(lane.block, chunk, part, lane)
+
+    def _hold(self, lane: Lane, chunk: Chunk, part: Part) -> None:
+        lane.chunks.append(chunk)
+        self._held_bytes += content_size(part)
+        if self._held_bytes > self._settings.queue_bytes:
+            msg = "The answer holds more content for a policy's verdict than the limit allows."
+            raise QueueFullError(msg)
+
+    async def _send(self, block: OpenBlock, chunk: Chunk, part: Part, lane: Lane | None = None) -> None:
+        if lane is not None and lane.opening is not None and (part.text or part.event is not None):
+            opening, lane.opening = lane.opening, None
+            await self._writer.put(opening, read_part(opening))
+        choice = self._choice(block.choice)
+        if block.kind not in THINKING and (part.text or part.id or block.kind is BlockKind.OTHER):
+            choice.spoke = True
+            choice.text_sent = choice.text_sent or block.kind in {BlockKind.TEXT, BlockKind.REFUSAL}
+        await self._writer.put(chunk, part)
+
+    # --- ending blocks -------------------------------------------------------------------------------------------------
+
+    async def _end_lane(self, lane: Lane, closing: Chunk | None) -> None:
+        """End a block: flush, judge, release. `closing` is the provider's own closing chunk, where it has one."""
+        block = lane.block.block()
+        self._log.backend_blocks.append(block)
+        if self.stopped:
+            return
+        await self._flush(lane, block)
+        if closing is not None:
+            await self._close_out(lane, block, closing)
+        if lane.handling is None or lane.ctx is None or self._plan.on_block_complete is None:
+            return
+        if lane.held and block.kind is BlockKind.TOOL_CALL:
+            lane.judge = self._judges.create_task(self._judge.judge(block, lane.ctx))
+            return
+        await self._settle(lane, await self._judge.judge(block, lane.ctx))
+
+    async def _flush(self, lane: Lane, block: Block) -> None:
+        if not isinstance(lane.handling, Transform) or self._plan.on_block_end is None or lane.ctx is None:
+            return
+        kept = await self._hooks.call(self._plan.name, self._plan.on_block_end, block, lane.ctx)
+        if kept is not None:
+            await self._pass_all(lane, self._checked_parts(lane, kept))
+
+    async def _close_out(self, lane: Lane, block: Block, closing: Chunk) -> None:
+        if lane.opening is not None and block.text:
+            # The policy emptied the block: an empty one would be refused when the client sends it back.
+            return
+        if lane.opening is not None:
+            opening, lane.opening = lane.opening, None
+            await self._writer.put(opening, read_part(opening))
+        await self._pass(lane, closing, read_part(closing))
+
+    async def _settle(self, lane: Lane, judgement: Judgement) -> None:
+        """Do what was decided about a block that was judged in line."""
+        if judgement.error is not None:
+            raise judgement.error
+        action = judgement.action
+        if isinstance(action, Allow):
+            if lane.held:
+                await self._release(lane)
+        elif isinstance(action, Replace):
+            self._discard(lane)
+            await self._write(lane.block.choice, action.blocks)
+        elif isinstance(action, Deny):
+            self._discard(lane)
+            await self._say(lane.block.choice, action.message)
+            self._choice(lane.block.choice).thinking_denied |= lane.block.kind in THINKING
+        else:
+            await self._stop(lane.block.choice, action)
+
+    async def _release(self, lane: Lane) -> None:
+        chunks, lane.chunks = lane.chunks, []
+        for chunk in chunks:
+            part = read_part(chunk)
+            self._held_bytes -= content_size(part)
+            if not lane.dropped:
+                await self._send(lane.block, chunk, part)
+
+    def _discard(self, lane: Lane) -> None:
+        self._held_bytes -= sum(content_size(read_part(chunk)) for chunk in lane.chunks)
+        lane.chunks = []
+        lane.dropped = True
+
+    async def _say(self, choice: int, message: str) -> None:
+        await self._write(choice, [Block(kind=BlockKind.TEXT, text=message)] if message else [])
+
+    async def _write(self, choice: int, blocks: Iterable[Block]) -> None:
+        state = self._choice(choice)
+        for block in blocks:
+            apart = state.text_sent and block.kind is BlockKind.TEXT
+            new = block.with_text("\n\n" + block.text) if apart else block
+            state.spoke = state.spoke or bool(block.text or block.name)
+            state.text_sent = state.text_sent or block.kind is BlockKind.TEXT
+            await self._writer.put_all(self._writer.whole(new, choice))
+
+    async def _stop(self, choice: int, verdict: Stop) -> None:
+        """End the answer: nothing that waits leaves any more."""
+        self.stopped = True
+        self.cancel_judges()
+        for state in self._choices.values():
+            state.waiting.clear()
+        await self._say(choice, verdict.message)
+
+    # --- the end of the answer -----------------------------------------------------------------------------------------
+
+    def _require_finish(self) -> None:
+        if not self._choices:
+            msg = "The provider's answer was empty."
+            raise BackendError(msg)
+        if not self.finished:
+            msg = "The provider's answer ended without a finish reason."
+            raise BackendError(msg)
+
+    async def _settle_waiting(self) -> None:
+        """Collect the verdicts on tool calls, in the backend's order."""
+        for choice in self._choices.values():
+            surviving: list[Lane] = []
+            for lane in choice.waiting:
+                judgement = await lane.judge if lane.judge is not None else Judgement(Allow())
+                if judgement.error is not None:
+                    raise judgement.error
+                await self._settle_call(choice, lane, judgement, surviving)
+                if self.stopped:
+                    break
+            choice.waiting = surviving
+
+    async def _settle_call(self, choice: Choice, lane: Lane, judgement: Judgement, surviving: list[Lane]) -> None:
+        action = judgement.action
+        if choice.thinking_denied:
+            self._discard(lane)
+        elif isinstance(action, Allow):
+            surviving.append(lane)
+        elif isinstance(action, Stop):
+            await self._stop(choice.index, action)
+            surviving.clear()
+        elif isinstance(action, Deny):
+            self._discard(lane)
+            choice.messages.append(Block(kind=BlockKind.TEXT, text=action.message))
+        else:
+            self._replace_call(choice, lane, action, surviving)
+
+    def _replace_call(self, choice: Choice, lane: Lane, action: Replace, surviving: list[Lane]) -> None:
+        """Texts leave with the messages, before every call; calls take the place of the one that they replace."""
+        self._discard(lane)
+        calls = [block for block in action.blocks if block.kind is BlockKind.TOOL_CALL]
+        choice.messages += [block for block in action.blocks if block.kind is not BlockKind.TOOL_CALL]
+        for call in calls:
+            chunks = self._writer.whole(call, choice.index)
+            surviving.append(Lane(lane.block, None, waits=True, chunks=chunks))
+
+    async def _last_words(self) -> list[Chunk]:
+        if self._plan.on_stream_complete is None:
+            return []
+        added = await self._hooks.call(self._plan.name, self._plan.on_stream_complete, self._ctx)
+        chunks = self._checked(added) if added is not None else []
+        if any(read_part(chunk).kind is not BlockKind.TEXT for chunk in chunks):
+            msg = f"The policy {self._plan.name} may only add text at the end of an answer."
+            raise PolicyError(msg)
+        return chunks
+
+    async def _close_choice(self, choice: Choice, additions: list[Chunk]) -> None:
+        await self._write(choice.index, choice.messages)
+        if additions:
+            text = "".join(read_part(chunk).text for chunk in additions)
+            await self._write(choice.index, [Block(kind=BlockKind.TEXT, text=text)] if text else [])
+        for lane in choice.waiting:
+            await self._release(lane)
+        if choice.said and not choice.spoke:
+            self._log.note("the policy emptied the answer: the client got the notice text")
+            await self._say(choice.index, self._settings.empty_notice)
+        finish = self._writer.finish(choice.index, "stop") if self.stopped or choice.finish is None else choice.finish
+        await self._writer.put(finish, read_part(finish))

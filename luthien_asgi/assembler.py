@@ -1,0 +1,178 @@
+"""Assembles blocks from chunks, per choice, kind, provider's index and id.
+
+Sans-IO. A provider that draws boundaries (Anthropic) is taken at its word. For the others: text, thinking, refusals and blocks of
+kind other end when something else of their choice begins; tool calls may interleave and end at the finish reason; an index that
+is reused with another id is another call.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from luthien_asgi.blocks import Block, BlockKind
+from luthien_asgi.chunks import Part
+
+__all__ = ["BlockAssembler", "OpenBlock", "Step"]
+
+
+@dataclass(slots=True, eq=False)
+class OpenBlock:
+    """A block that is being written."""
+
+    kind: BlockKind
+    choice: int
+    index: int
+    """Position among the blocks of the choice."""
+    source: int | None
+    bounded: bool
+    """Whether the provider itself says where the block ends."""
+    id: str = ""
+    name: str = ""
+    signature: str = ""
+    custom: bool = False
+    fragments: list[str] = field(default_factory=list)
+    events: list[object] = field(default_factory=list)
+    """The provider's own events, where the common format does not hold all of them."""
+
+    def add(self, part: Part) -> None:
+        """Take what a chunk says about the block."""
+        if part.text:
+            self.fragments.append(part.text)
+        if part.signature:
+            self.signature = part.signature
+        self.id = self.id or part.id
+        self.name = self.name or part.name
+        self.custom = self.custom or part.custom
+        if part.event is not None:
+            self.events.append(part.event)
+
+    def block(self) -> Block:
+        """Return the block as it stands."""
+        return Block(
+            kind=self.kind,
+            text="".join(self.fragments),
+            id=self.id,
+            name=self.name,
+            signature=self.signature,
+            choice=self.choice,
+            index=self.index,
+            custom=self.custom,
+            raw={"events": list(self.events)} if self.events else None,
+        )
+
+
+class Step(NamedTuple):
+    """What one chunk means: blocks that end before it, the block it belongs to, and whether it begins or ends that."""
+
+    ended: tuple[OpenBlock, ...] = ()
+    block: OpenBlock | None = None
+    opened: bool = False
+    closes: bool = False
+
+
+_NOTHING = Step()
+_UNBOUNDED = -1
+_Key = tuple[int, int | None]
+
+
+class BlockAssembler:
+    """Feeds on the parts of one answer."""
+
+    def __init__(self) -> None:
+        self._bounded: dict[_Key, OpenBlock] = {}
+        self._sequential: dict[int, OpenBlock] = {}
+        self._tools: dict[_Key, OpenBlock] = {}
+        self._last_tool: dict[int, OpenBlock] = {}
+        self._counts: dict[int, int] = {}
+
+    def feed(self, part: Part) -> Step:
+        """Return what the part means. A part without a kind belongs to no block."""
+        if part.phase != "delta" or (part.choice, part.source) in self._bounded:
+            return self._feed_bounded(part)
+        if part.kind is None:
+            return _NOTHING
+        if part.kind is BlockKind.TOOL_CALL:
+            return self._feed_tool(part)
+        return self._feed_sequential(part)
+
+    def finish(self, choice: int) -> tuple[OpenBlock, ...]:
+        """Return the blocks of a choice that its finish reason ends, in their order."""
+        return self._end(block for block in self.open_blocks() if block.choice == choice)
+
+    def open_blocks(self) -> list[OpenBlock]:
+        """Return the blocks that have not ended, in the order in which they began."""
+        blocks = [*self._bounded.values(), *self._sequential.values(), *self._tools.values()]
+        return sorted(blocks, key=lambda block: (block.choice, block.index))
+
+    def _feed_bounded(self, part: Part) -> Step:
+        key = (part.choice, part.source)
+        if part.phase == "open":
+            unbounded = (b for b in self.open_blocks() if b.choice == part.choice and (not b.bounded or b.source == part.source))
+            ended = self._end(unbounded)
+            block = self._bounded[key] = self._begin(part, bounded=True)
+            return Step(ended, block, opened=True)
+        known = self._bounded.get(key)
+        if known is None:
+            return _NOTHING
+        known.add(part)
+        if part.phase != "close":
+            return Step(block=known)
+        del self._bounded[key]
+        return Step(block=known, closes=True)
+
+    def _feed_tool(self, part: Part) -> Step:
+        current = self._sequential.get(part.choice)
+        ended = self._end([current]) if current is not None else ()
+        known = self._known_tool(part)
+        if known is not None:
+            known.add(part)
+            return Step(ended, known)
+        key = (part.choice, part.source if part.source is not None else _UNBOUNDED - self._counts.get(part.choice, 0))
+        replaced = self._tools.pop(key, None)
+        block = self._tools[key] = self._last_tool[part.choice] = self._begin(part, bounded=False)
+        return Step((*ended, replaced) if replaced is not None else ended, block, opened=True)
+
+    def _known_tool(self, part: Part) -> OpenBlock | None:
+        if part.source is None:
+            known = None if part.id else self._last_tool.get(part.choice)
+        else:
+            known = self._tools.get((part.choice, part.source))
+        if known is not None and part.id and known.id and part.id != known.id:
+            return None
+        return known
+
+    def _feed_sequential(self, part: Part) -> Step:
+        current = self._sequential.get(part.choice)
+        whole = part.kind is BlockKind.REDACTED_THINKING
+        if current is not None and current.kind is part.kind and not whole and not self._signed(current, part):
+            current.add(part)
+            return Step(block=current)
+        ended = self._end([current]) if current is not None else ()
+        block = self._begin(part, bounded=False)
+        if not whole:
+            self._sequential[part.choice] = block
+        return Step(ended, block, opened=True, closes=whole)
+
+    @staticmethod
+    def _signed(current: OpenBlock, part: Part) -> bool:
+        """Tell whether a thinking block is over because it was signed and other thinking begins."""
+        return bool(current.signature) and bool(part.text)
+
+    def _begin(self, part: Part, *, bounded: bool) -> OpenBlock:
+        index = self._counts.get(part.choice, 0)
+        self._counts[part.choice] = index + 1
+        block = OpenBlock(part.kind or BlockKind.OTHER, part.choice, index, part.source, bounded)
+        block.add(part)
+        return block
+
+    def _end(self, blocks: Iterable[OpenBlock]) -> tuple[OpenBlock, ...]:
+        ended = tuple(blocks)
+        for block in ended:
+            for table in (self._bounded, self._tools):
+                for key in [key for key, value in table.items() if value is block]:
+                    del table[key]
+            if self._sequential.get(block.choice) is block:
+                del self._sequential[block.choice]
+        return ended

@@ -1,0 +1,150 @@
+"""Task 1: the backend's chunks through the policy into `policy_out`, ended by exactly one terminal item."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+from luthien_asgi.answer import Answer
+from luthien_asgi.backend.protocol import BackendStream
+from luthien_asgi.chunks import Chunk, ChunkFactory
+from luthien_asgi.context import PolicyContext
+from luthien_asgi.errors import ApiError, BackendError, BackendTimeout
+from luthien_asgi.hooks import HookCaller, PolicyPlan
+from luthien_asgi.queues import End, Failed, StreamQueue, Terminal
+from luthien_asgi.recorder import Transaction
+from luthien_asgi.request import WireName
+from luthien_asgi.settings import StreamSettings
+from luthien_asgi.writer import AnswerWriter
+
+__all__ = ["Opening", "PolicyExecutor", "as_failure"]
+
+_log: Final = logging.getLogger(__name__)
+
+
+class Opening(Protocol):
+    """An answer that is being opened, or is open already."""
+
+    async def stream(self) -> BackendStream:
+        """Wait for the backend's first event and return the stream, that event included. Raises `ApiError`."""
+        ...
+
+    async def aclose(self) -> None:
+        """Close the backend's connection, also when it is not open yet. Bounded; may be called twice."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PolicyExecutor:
+    """Runs one policy over answers. Holds configuration only."""
+
+    plan: PolicyPlan
+    hooks: HookCaller
+    make_chunk: ChunkFactory
+    settings: StreamSettings
+
+    async def process(
+        self, opening: Opening, policy_out: StreamQueue[Chunk], *, client: WireName, ctx: PolicyContext, log: Transaction
+    ) -> None:
+        """Put what the policy lets through into `policy_out`, then `End` or `Failed`. The backend is closed when this returns.
+
+        Never raises but for cancellation: a failure is the terminal item.
+        """
+        try:
+            policy_out.end(await self._run(opening, policy_out, client, ctx, log))
+        finally:
+            await opening.aclose()
+
+    async def _run(
+        self, opening: Opening, out: StreamQueue[Chunk], client: WireName, ctx: PolicyContext, log: Transaction
+    ) -> Terminal:
+        try:
+            stream = await opening.stream()
+        except Exception as error:
+            return Failed(as_failure(error))
+        writer = AnswerWriter(
+            out, make_chunk=self.make_chunk, fallback_id=ctx.transaction_id, model=ctx.request.model, created=int(time.time())
+        )
+        async with asyncio.TaskGroup() as judges:
+            answer = Answer(
+                self.plan,
+                hooks=self.hooks,
+                writer=writer,
+                ctx=ctx,
+                log=log,
+                settings=self.settings,
+                tools_wait=self._tools_wait(client, stream.wire),
+                judges=judges,
+            )
+            terminal = await self._pump(stream, answer, writer)
+            answer.cancel_judges()
+        log.backend_blocks += answer.partial_blocks()
+        log.backend_blocks.sort(key=lambda block: (block.choice, block.index))
+        return terminal
+
+    def _tools_wait(self, client: WireName, backend: WireName) -> bool:
+        """Whether tool calls leave at the end of the answer, so that no text ever follows one that has left.
+
+        Always where a policy may put a message before them, and where an Anthropic client's answer comes from the other wire:
+        there text after a tool call is legal, and a history with it would be refused by Anthropic for ever after.
+        """
+        return self.plan.may_speak or (client == "anthropic" and backend != "anthropic")
+
+    async def _pump(self, stream: BackendStream, answer: Answer, writer: AnswerWriter) -> Terminal:
+        try:
+            async with asyncio.timeout(self.settings.total_timeout) as total:
+                await self._read(stream, answer, writer)
+                await answer.complete()
+        except TimeoutError:
+            if not total.expired():
+                return Failed(_internal())
+            msg = "The answer took longer than the time it is given in all."
+            return Failed(BackendTimeout(msg))
+        except Exception as error:
+            return Failed(as_failure(error))
+        return End()
+
+    async def _read(self, stream: BackendStream, answer: Answer, writer: AnswerWriter) -> None:
+        first = True
+        while not answer.stopped:
+            chunk = await self._next(stream, answer)
+            if chunk is None:
+                return
+            if first and (chunk.choices or chunk.id):
+                writer.adopt(chunk)
+                first = False
+            await answer.take(chunk)
+
+    async def _next(self, stream: BackendStream, answer: Answer) -> Chunk | None:
+        """Return the backend's next chunk, or None at the end of its stream. After the finish only the usage is waited for."""
+        finished = answer.finished
+        limit = self.settings.usage_timeout if finished else self.settings.stall_timeout
+        try:
+            async with asyncio.timeout(limit) as deadline:
+                return await anext(stream)
+        except StopAsyncIteration:
+            return None
+        except TimeoutError:
+            if not deadline.expired():
+                raise
+            if finished:
+                return None
+            msg = "The provider was silent for too long."
+            raise BackendTimeout(msg) from None
+
+
+def _internal() -> ApiError:
+    return ApiError("Internal error while the answer was processed.", status=500)
+
+
+def as_failure(error: Exception) -> ApiError:
+    """Return what the client is told about an exception; the details of an unexpected one go to the log only."""
+    if isinstance(error, ApiError):
+        if error.__cause__ is not None and not isinstance(error, BackendError):
+            _log.error("%s", error.message, exc_info=error.__cause__)
+        return error
+    _log.error("unexpected failure while an answer was processed", exc_info=error)
+    return _internal()

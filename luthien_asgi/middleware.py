@@ -1,0 +1,269 @@
+"""The ASGI middleware: the only module that looks at `scope`. It holds configuration; a request gets an object of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable, MutableMapping
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+from luthien_asgi.auth import Auth
+from luthien_asgi.backend.protocol import Backend
+from luthien_asgi.disconnect import ClientConnection
+from luthien_asgi.errors import ApiError, ConfigError
+from luthien_asgi.exchange import Exchange, Services
+from luthien_asgi.hooks import HookCaller, PolicyPlan
+from luthien_asgi.policy import Policy
+from luthien_asgi.recorder import NullRecorder, TransactionRecorder
+from luthien_asgi.responses import send_error, send_json
+from luthien_asgi.settings import Limits, StreamSettings
+from luthien_asgi.telemetry import Telemetry, default_telemetry
+from luthien_asgi.wire.anthropic import AnthropicWire
+from luthien_asgi.wire.openai import OpenAIWire
+from luthien_asgi.wire.protocol import WireFormat
+
+__all__ = ["LuthienMiddleware", "Paths"]
+
+_log: Final = logging.getLogger(__name__)
+
+Message = MutableMapping[str, Any]
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
+_Route = Literal["chat", "messages", "count_tokens", "models", "health"]
+
+
+class _Unset:
+    """Stands for "nobody wrote `auth=`", which is not the same as `auth=None`."""
+
+
+_UNSET: Final = _Unset()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Paths:
+    """The paths that are answered, below `root_path`; None leaves a route to the wrapped app."""
+
+    chat: str | None = "/v1/chat/completions"
+    messages: str | None = "/v1/messages"
+    count_tokens: str | None = "/v1/messages/count_tokens"
+    models: str | None = None
+    """`GET /v1/models` is opted into: an app may have models of its own to show."""
+    health: str | None = None
+
+    def routes(self) -> dict[tuple[str, str], _Route]:
+        """Return the routes by method and path. Raises `ConfigError` when two have the same path."""
+        named: tuple[tuple[_Route, str, str | None], ...] = (
+            ("chat", "POST", self.chat),
+            ("messages", "POST", self.messages),
+            ("count_tokens", "POST", self.count_tokens),
+            ("models", "GET", self.models),
+            ("health", "GET", self.health),
+        )
+        routes: dict[tuple[str, str], _Route] = {}
+        for route, method, path in named:
+            if path is None:
+                continue
+            if not path.startswith("/") or (method, path) in routes:
+                msg = f"the path of {route} must begin with / and be its own, not {path!r}"
+                raise ConfigError(msg)
+            routes[method, path] = route
+        return routes
+
+
+class LuthienMiddleware:
+    """Answers the chat-completion routes through a policy and a backend; everything else reaches the wrapped app untouched.
+
+    Args:
+        app: The wrapped ASGI app.
+        backend: Who calls the models: `LiteLLMBackend(model_list=[...])`.
+        policy: What sees and changes requests and answers; None lets everything through.
+        recorder: Who keeps the record of each transaction.
+        telemetry: Spans and metrics; by default over the OpenTelemetry API where it is installed.
+        auth: Who may ask: `KeyAuth(...)`, or any callable that takes the request's headers and returns a client's name. It has
+        to be
+            given (or `auth=None` written) for a backend that spends keys of yours.
+        settings: Bounds of time and size.
+        limits: Bounds of what a client may send.
+        paths: The paths that are answered.
+
+    Raises `ConfigError` for a policy that the stream path cannot serve, and for server keys without `auth`.
+
+    Resources open at start-up when the server's lifespan passes through here, otherwise at the first request (a mounted app sees
+    no lifespan); close them with `aclose()` then.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        backend: Backend,
+        policy: Policy | None = None,
+        recorder: TransactionRecorder | None = None,
+        telemetry: Telemetry | None = None,
+        auth: Auth | _Unset | None = _UNSET,
+        settings: StreamSettings | None = None,
+        limits: Limits | None = None,
+        paths: Paths | None = None,
+    ) -> None:
+        settings = settings if settings is not None else StreamSettings()
+        self.app = app
+        self._routes = (paths if paths is not None else Paths()).routes()
+        self._services = Services(
+            plan=PolicyPlan.of(policy),
+            hooks=HookCaller(timeout=settings.policy_timeout, threads=settings.policy_threads),
+            backend=backend,
+            recorder=recorder if recorder is not None else NullRecorder(),
+            telemetry=telemetry if telemetry is not None else default_telemetry(),
+            auth=_checked_auth(auth, backend),
+            settings=settings,
+            limits=limits if limits is not None else Limits(),
+        )
+        self._wires: dict[str, WireFormat] = {"openai": OpenAIWire(), "anthropic": AnthropicWire()}
+        self._resources = _Resources(self._services)
+        self._streams = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one ASGI connection."""
+        if scope["type"] == "lifespan":
+            await self._lifespan(scope, receive, send)
+            return
+        route = self._routes.get((scope["method"], _route_path(scope))) if scope["type"] == "http" else None
+        if route is None:
+            await self.app(scope, receive, send)
+            return
+        await self._serve(route, scope, receive, send)
+
+    async def start(self) -> None:
+        """Open the recorder and get the backend ready (LiteLLM's import takes seconds). Twice is once."""
+        await self._resources.open()
+
+    async def aclose(self) -> None:
+        """Write what the recorder still has and close the backend. Call it where no lifespan arrives, as under `Mount`."""
+        await self._resources.close()
+
+    async def _lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def watched(message: Message) -> None:
+            if message["type"] == "lifespan.startup.complete":
+                try:
+                    await self.start()
+                except Exception as error:
+                    _log.exception("start-up failed")
+                    await send({"type": "lifespan.startup.failed", "message": f"luthien_asgi: {error}"})
+                    return
+            if message["type"] in {"lifespan.shutdown.complete", "lifespan.shutdown.failed"}:
+                await self.aclose()
+            await send(message)
+
+        await self.app(scope, receive, watched)
+
+    async def _serve(self, route: _Route, scope: Scope, receive: Receive, send: Send) -> None:
+        exchange = self._exchange(route, scope, receive, send)
+        if route == "health":
+            await send_json(send, 200, {"status": "ok"}, {"cache-control": "no-store"})
+        elif self._streams >= self._services.limits.streams:
+            await self._refuse(exchange)
+        else:
+            self._streams += 1
+            try:
+                await self._run(route, exchange)
+            finally:
+                self._streams -= 1
+
+    def _exchange(self, route: _Route, scope: Scope, receive: Receive, send: Send) -> Exchange:
+        headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
+        return Exchange(
+            services=self._services,
+            wire=self._wires[_wire_of(route, headers)],
+            path=scope["path"],
+            headers=headers,
+            scope=scope,
+            connection=ClientConnection(receive),
+            send=send,
+        )
+
+    async def _run(self, route: _Route, exchange: Exchange) -> None:
+        try:
+            await self._resources.open()
+        except Exception:
+            _log.exception("the backend or the recorder could not be opened")
+            await self._fail(exchange, ApiError("The gateway is not ready.", status=503))
+            return
+        if route == "models":
+            await exchange.models()
+        elif route == "count_tokens":
+            await exchange.count()
+        else:
+            await exchange.answer()
+
+    async def _refuse(self, exchange: Exchange) -> None:
+        msg = f"{self._services.limits.streams} answers are under way already; try again."
+        await self._fail(exchange, ApiError(msg, status=429, headers={"retry-after": "1"}))
+
+    @staticmethod
+    async def _fail(exchange: Exchange, error: ApiError) -> None:
+        body = exchange.wire.error_body(error, request_id=exchange.id)
+        await send_error(exchange.send, error.status, body, {**error.headers, "x-luthien-transaction": exchange.id})
+
+
+class _Resources:
+    """What is opened once and closed once, whoever comes first."""
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+        self._lock = asyncio.Lock()
+        self._open = False
+
+    async def open(self) -> None:
+        if self._open:
+            return
+        async with self._lock:
+            if self._open:
+                return
+            await self._services.recorder.start()
+            began = time.monotonic()
+            await self._services.backend.start()
+            _log.info("the backend is ready after %.1f s", time.monotonic() - began)
+            self._open = True
+
+    async def close(self) -> None:
+        async with self._lock:
+            self._open = False
+            try:
+                await self._services.backend.aclose()
+            finally:
+                self._services.hooks.close()
+                await self._services.recorder.aclose()
+
+
+def _checked_auth(auth: Auth | _Unset | None, backend: Backend) -> Auth | None:
+    if not isinstance(auth, _Unset):
+        return auth
+    spending = [name for name in backend.models() if backend.target(name).spends_key]
+    if spending:
+        msg = (
+            f"the models {', '.join(spending[:5])} spend a key of yours, and anybody who reaches this app could ask for them: "
+            "give auth=KeyAuth(...), or write auth=None if something in front of it decides who may"
+        )
+        raise ConfigError(msg)
+    return None
+
+
+def _wire_of(route: _Route, headers: MutableMapping[str, str]) -> str:
+    """The format of an answer: the route's, or where both clients use one path, the one that the caller's headers show."""
+    if route in {"messages", "count_tokens"}:
+        return "anthropic"
+    anthropic = "anthropic-version" in headers or ("x-api-key" in headers and "authorization" not in headers)
+    return "anthropic" if route == "models" and anthropic else "openai"
+
+
+def _route_path(scope: Scope) -> str:
+    """Return the path below `root_path`, which is stripped only as a whole segment (`/product` is no root of `/products`)."""
+    path: str = scope["path"]
+    root: str = scope.get("root_path", "").rstrip("/")
+    if root and (path == root or path.startswith(root + "/")):
+        return path[len(root) :]
+    return path

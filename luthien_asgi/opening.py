@@ -1,0 +1,124 @@
+"""Opens the backend's answer, as a task that the client's leaving and the commit deadline are raced against."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from typing import Literal, Self
+
+from luthien_asgi.backend.protocol import Backend, BackendCall, BackendStream
+from luthien_asgi.chunks import Chunk, provider_fields, usage_of
+from luthien_asgi.errors import ApiError, BackendError, BackendTimeout
+from luthien_asgi.executor import as_failure
+from luthien_asgi.recorder import Transaction
+from luthien_asgi.request import WireName
+from luthien_asgi.settings import StreamSettings
+
+__all__ = ["BackendOpening"]
+
+
+class BackendOpening:
+    """One call of the backend, up to its first event. `run` is the task; everything else may be used beside it."""
+
+    def __init__(self, backend: Backend, call: BackendCall, *, settings: StreamSettings, log: Transaction) -> None:
+        self._backend = backend
+        self._call = call
+        self._settings = settings
+        self._log = log
+        self._ready = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        self._stream: BackendStream | None = None
+        self._opened: _Opened | None = None
+        self.error: ApiError | None = None
+        """What the call failed with before its first event."""
+
+    def start(self, tasks: asyncio.TaskGroup) -> None:
+        """Begin the call."""
+        self._task = tasks.create_task(self._run())
+
+    async def wait(self, limit: float) -> bool:
+        """Wait for the first event or the error, at most `limit` seconds; tell whether one of them is there."""
+        try:
+            async with asyncio.timeout(limit):
+                await self._ready.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    async def stream(self) -> BackendStream:
+        """Wait for the first event and return the stream, that event included. Raises `ApiError`."""
+        await self._ready.wait()
+        if self._opened is None:
+            raise self.error or BackendError("The call of the provider was given up.")
+        return self._opened
+
+    async def aclose(self) -> None:
+        """Give the call up, or close the stream's connection. Bounded by `close_timeout`, twice is once."""
+        if self._task is not None and not self._task.done():
+            self._task.cancel()
+            await asyncio.wait({self._task}, timeout=self._settings.close_timeout)
+        stream, self._stream = self._stream, None
+        if stream is not None:
+            await stream.aclose()
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """The provider's response headers, or none while there is no response."""
+        return self._stream.headers if self._stream is not None else {}
+
+    async def _run(self) -> None:
+        try:
+            await self._open()
+        except TimeoutError:
+            self.error = BackendTimeout("The provider did not begin its answer in time.")
+        except StopAsyncIteration:
+            self.error = BackendError("The provider's answer was empty.")
+        except Exception as error:
+            self.error = as_failure(error)
+        finally:
+            self._ready.set()
+
+    async def _open(self) -> None:
+        self._log.mark("backend_called")
+        async with asyncio.timeout(self._settings.first_chunk_timeout):
+            stream = self._stream = await self._backend.open(self._call)
+            self._log.sent, self._log.decoder = stream.sent, stream.decoder
+            self._log.ignored += stream.ignored
+            for note in stream.notes:
+                self._log.note(note)
+            first = await anext(stream)
+            while not _says_something(first):
+                first = await anext(stream)
+        self._log.mark("first_chunk")
+        self._opened = _Opened(stream, first)
+
+
+def _says_something(chunk: Chunk) -> bool:
+    """A provider's ping is no first event: an error may still come with its own status."""
+    return bool(chunk.choices) or usage_of(chunk) is not None or bool(provider_fields(chunk))
+
+
+class _Opened:
+    """A stream whose first chunk was read already."""
+
+    def __init__(self, stream: BackendStream, first: Chunk) -> None:
+        self._stream = stream
+        self._first: Chunk | None = first
+        self.wire: WireName = stream.wire
+        self.decoder: Literal["openai", "anthropic", "litellm", "body"] = stream.decoder
+        self.headers: Mapping[str, str] = stream.headers
+        self.sent = stream.sent
+        self.ignored: Sequence[str] = stream.ignored
+        self.notes: Sequence[str] = stream.notes
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Chunk:
+        if self._first is not None:
+            first, self._first = self._first, None
+            return first
+        return await anext(self._stream)
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()

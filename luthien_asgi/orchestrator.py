@@ -1,0 +1,123 @@
+"""One answer from the backend to the client: two queues, two tasks, one response."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, MutableMapping
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from luthien_asgi.chunks import Chunk
+from luthien_asgi.context import PolicyContext
+from luthien_asgi.disconnect import ClientConnection
+from luthien_asgi.executor import Opening, PolicyExecutor
+from luthien_asgi.formatter import ClientFormatter
+from luthien_asgi.queues import End, Failed, StreamQueue, Terminal
+from luthien_asgi.recorder import Transaction
+from luthien_asgi.settings import StreamSettings
+
+__all__ = ["PolicyOrchestrator"]
+
+_Item = TypeVar("_Item")
+Scope = MutableMapping[str, Any]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+
+
+@dataclass(slots=True)
+class _Outcome:
+    terminal: Terminal | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PolicyOrchestrator:
+    """Connects the executor and the formatter that it is given."""
+
+    executor: PolicyExecutor
+    formatter: ClientFormatter
+    settings: StreamSettings
+
+    async def stream(
+        self,
+        opening: Opening,
+        connection: ClientConnection,
+        *,
+        scope: Scope,
+        send: Send,
+        headers: Mapping[str, str],
+        ctx: PolicyContext,
+        log: Transaction,
+    ) -> Terminal | None:
+        """Answer with a stream of server-sent events.
+
+        Returns how the answer ended, or None when the client left or did not take it. Nothing is left behind: both tasks have
+        ended and the backend is closed when this returns.
+        """
+        policy_out: StreamQueue[Chunk] = self._queue()
+        sse_queue: StreamQueue[bytes] = self._queue()
+        outcome = _Outcome()
+        async with asyncio.TaskGroup() as tasks:
+            pipeline = (
+                tasks.create_task(self.executor.process(opening, policy_out, client=ctx.request.wire, ctx=ctx, log=log)),
+                tasks.create_task(self.formatter.process(policy_out, sse_queue)),
+            )
+            with suppress(OSError):  # the client is gone, or did not read within `send_timeout`
+                await self._response(drain(sse_queue, outcome, log), headers)(scope, connection.receive, send)
+            if not isinstance(outcome.terminal, End):
+                for task in pipeline:
+                    task.cancel()
+        return outcome.terminal
+
+    async def collect(self, opening: Opening, *, ctx: PolicyContext, log: Transaction) -> dict[str, Any]:
+        """Return the whole answer as one body: the same stream, collected. Raises the `ApiError` that it failed with."""
+        policy_out: StreamQueue[Chunk] = self._queue()
+        async with asyncio.TaskGroup() as tasks:
+            task = tasks.create_task(self.executor.process(opening, policy_out, client=ctx.request.wire, ctx=ctx, log=log))
+            try:
+                collected: dict[str, Any] | Exception = await self.formatter.collect(policy_out)
+            except Exception as error:
+                collected = error
+                task.cancel()
+        if isinstance(collected, Exception):
+            raise collected
+        return collected
+
+    def _queue(self) -> StreamQueue[_Item]:
+        settings = self.settings
+        return StreamQueue(max_items=settings.queue_size, max_bytes=settings.queue_bytes, timeout=settings.queue_timeout)
+
+    def _response(self, frames: AsyncIterator[bytes], headers: Mapping[str, str]) -> Callable[..., Awaitable[None]]:
+        """Return the response. Its own pings are off: the formatter knows which shape is right when."""
+        import anyio
+        from sse_starlette import EventSourceResponse
+
+        quieten_sse_log()
+        response: Callable[..., Awaitable[None]] = EventSourceResponse(
+            frames,
+            headers=headers,
+            sep="\n",
+            ping=0,
+            send_timeout=self.settings.send_timeout,
+            shutdown_event=anyio.Event(),
+            shutdown_grace_period=self.settings.drain_timeout,
+        )
+        return response
+
+
+async def drain(queue: StreamQueue[bytes], outcome: _Outcome, log: Transaction) -> AsyncIterator[bytes]:
+    """Yield what is in the queue until its terminal item, which goes into `outcome`."""
+    while True:
+        item = await queue.get()
+        if isinstance(item, End | Failed):
+            outcome.terminal = item
+            return
+        log.mark("first_byte")
+        yield item
+
+
+def quieten_sse_log() -> None:
+    """Keep content out of the log: sse-starlette writes every frame to its own at DEBUG. A level that the host set stays."""
+    logger = logging.getLogger("sse_starlette.sse")
+    if logger.level == logging.NOTSET:
+        logger.setLevel(logging.INFO)

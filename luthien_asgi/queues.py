@@ -1,0 +1,119 @@
+"""The two queues of a transaction: bounded by items and by bytes, ending in exactly one terminal item.
+
+One writer, one reader. `asyncio.Queue` knows neither bytes nor an end (its `shutdown` is Python 3.13's), so this is the one
+place that does. A full queue makes the writer wait; no room for `timeout` seconds is `QueueFullError`, the circuit breaker. The
+terminal item always has room: a stream that failed because a queue is full can still say so.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from luthien_asgi.errors import ApiError, QueueFullError
+
+__all__ = ["End", "Failed", "StreamQueue", "Terminal"]
+
+_Item = TypeVar("_Item")
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """The stream ended as it should."""
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """The stream ended with an error."""
+
+    error: ApiError
+
+
+Terminal = End | Failed
+
+
+class StreamQueue(Generic[_Item]):
+    """A queue of items, then one `Terminal`."""
+
+    def __init__(self, *, max_items: int, max_bytes: int, timeout: float) -> None:
+        self._items: deque[tuple[_Item, int]] = deque()
+        self._terminal: Terminal | None = None
+        self._bytes = 0
+        self._max_items = max_items
+        self._max_bytes = max_bytes
+        self._timeout = timeout
+        self._readable = asyncio.Event()
+        self._writable = asyncio.Event()
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    @property
+    def ended(self) -> bool:
+        """Whether the terminal item is in."""
+        return self._terminal is not None
+
+    def offer(self, item: _Item, size: int) -> bool:
+        """Add an item of `size` bytes if there is room; tell whether there was. An empty queue takes an item of any size."""
+        if self._terminal is not None:
+            msg = f"the queue has ended with {self._terminal!r}"
+            raise RuntimeError(msg)
+        if self._items and (len(self._items) >= self._max_items or self._bytes + size > self._max_bytes):
+            return False
+        self._items.append((item, size))
+        self._bytes += size
+        self._readable.set()
+        return True
+
+    async def put(self, item: _Item, size: int) -> None:
+        """Add an item of `size` bytes, waiting for room. Raises `QueueFullError` after `timeout` seconds."""
+        if self.offer(item, size):
+            return
+        try:
+            async with asyncio.timeout(self._timeout):
+                while not self.offer(item, size):
+                    self._writable.clear()
+                    await self._writable.wait()
+        except TimeoutError:
+            msg = "The client did not take the answer in time."
+            raise QueueFullError(msg) from None
+
+    def end(self, terminal: Terminal) -> None:
+        """Add the terminal item; a second one is ignored, because the first is what ended the stream."""
+        if self._terminal is None:
+            self._terminal = terminal
+            self._readable.set()
+
+    async def get(self) -> _Item | Terminal:
+        """Return the next item, or the terminal one when no other is left."""
+        await self._wait()
+        if not self._items:
+            return self._ending()
+        item, size = self._items.popleft()
+        self._bytes -= size
+        self._writable.set()
+        return item
+
+    async def get_ready(self) -> list[_Item | Terminal]:
+        """Return all items that are there, at least one; the terminal item comes last, in a list with others or alone."""
+        await self._wait()
+        ready: list[_Item | Terminal] = [item for item, _ in self._items]
+        self._items.clear()
+        self._bytes = 0
+        self._writable.set()
+        if self._terminal is not None:
+            ready.append(self._terminal)
+        return ready
+
+    async def _wait(self) -> None:
+        while not self._items and self._terminal is None:
+            self._readable.clear()
+            await self._readable.wait()
+
+    def _ending(self) -> Terminal:
+        if self._terminal is None:  # pragma: no cover - `_wait` returns with an item or the terminal
+            msg = "an empty queue has not ended"
+            raise RuntimeError(msg)
+        return self._terminal

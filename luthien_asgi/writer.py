@@ -1,0 +1,118 @@
+"""Writes what goes on to the client into the queue, and makes the chunks that a policy adds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from luthien_asgi.assembler import OpenBlock
+from luthien_asgi.blocks import Block, BlockKind
+from luthien_asgi.chunks import Chunk, ChunkFactory, Part, content_size, read_part
+from luthien_asgi.errors import PolicyError
+from luthien_asgi.queues import StreamQueue
+
+__all__ = ["AnswerWriter"]
+
+
+class AnswerWriter:
+    """The one place that puts chunks into `policy_out`.
+
+    Chunks of its own making carry the identity of the stream, or the transaction's where the backend has not given one yet.
+    """
+
+    def __init__(self, out: StreamQueue[Chunk], *, make_chunk: ChunkFactory, fallback_id: str, model: str, created: int) -> None:
+        self._out = out
+        self._make_chunk = make_chunk
+        self._identity = {"id": fallback_id, "created": created, "model": model}
+        self._made = 0
+
+    def adopt(self, chunk: Chunk) -> None:
+        """Take the identity of the backend's stream from its first chunk."""
+        if chunk.id:
+            self._identity["id"] = chunk.id
+            self._identity["created"] = chunk.created
+        self._identity["model"] = chunk.model or self._identity["model"]
+
+    async def put(self, chunk: Chunk, part: Part) -> None:
+        """Send a chunk on; `part` is what it says. Raises `QueueFullError`."""
+        size = content_size(part)
+        if not self._out.offer(chunk, size):
+            await self._out.put(chunk, size)
+
+    def fragment(self, block: OpenBlock, text: str) -> Chunk:
+        """Return a chunk with more of a block that is being written. Raises `PolicyError` for thinking and other kinds."""
+        rider = {"kind": str(block.kind), "phase": "delta", "index": block.source} if block.bounded else None
+        return self._chunk(block.choice, _delta(block, text), rider)
+
+    def plain_text(self, text: str, choice: int = 0) -> Chunk:
+        """Return a text chunk that belongs to no block of the backend's."""
+        return self._chunk(choice, {"content": text}, None)
+
+    def finish(self, choice: int, reason: str) -> Chunk:
+        """Return a finish chunk, for an answer that a policy ended."""
+        return self._chunk(choice, {}, None, finish_reason=reason)
+
+    def role(self, choice: int) -> Chunk:
+        """Return the chunk that begins a choice."""
+        return self._chunk(choice, {"role": "assistant"}, None)
+
+    def whole(self, block: Block, choice: int) -> list[Chunk]:
+        """Return the chunks of a block that a policy wrote: open, content, close, with a number of its own.
+
+        Raises `PolicyError` for a kind that a policy cannot write: thinking is signed by its provider.
+        """
+        self._made += 1
+        source = -self._made
+        rider = {"kind": str(block.kind), "index": source}
+        opened, deltas = _written(block, source)
+        return [
+            self._chunk(choice, opened, {**rider, "phase": "open"}),
+            *(self._chunk(choice, delta, {**rider, "phase": "delta"}) for delta in deltas),
+            self._chunk(choice, {}, {**rider, "phase": "close"}),
+        ]
+
+    async def put_all(self, chunks: list[Chunk]) -> None:
+        """Send chunks on."""
+        for chunk in chunks:
+            await self.put(chunk, read_part(chunk))
+
+    def _chunk(
+        self, choice: int, delta: dict[str, Any], rider: Mapping[str, Any] | None, *, finish_reason: str | None = None
+    ) -> Chunk:
+        data: dict[str, Any] = {
+            **self._identity,
+            "choices": [{"index": choice, "delta": delta, "finish_reason": finish_reason, "logprobs": None}],
+        }
+        if rider is not None:
+            data["provider_specific_fields"] = dict(rider)
+        return self._make_chunk(data)
+
+
+def _delta(block: OpenBlock, text: str) -> dict[str, Any]:
+    if block.kind is BlockKind.TEXT:
+        return {"content": text}
+    if block.kind is BlockKind.REFUSAL:
+        return {"refusal": text}
+    if block.kind is BlockKind.TOOL_CALL:
+        body = {"custom": {"input": text}} if block.custom else {"function": {"arguments": text}}
+        return {"tool_calls": [{"index": block.source or 0, **body}]}
+    msg = f"A policy cannot add text to a {block.kind} block."
+    raise PolicyError(msg)
+
+
+def _written(block: Block, source: int) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    if block.kind is BlockKind.TEXT:
+        return {"content": ""}, [{"content": block.text}]
+    if block.kind is BlockKind.REFUSAL:
+        return {"refusal": ""}, [{"refusal": block.text}]
+    if block.kind is BlockKind.TOOL_CALL:
+        return _written_call(block, source)
+    msg = f"A policy cannot write a {block.kind} block."
+    raise PolicyError(msg)
+
+
+def _written_call(block: Block, source: int) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    key, field, type_ = ("custom", "input", "custom") if block.custom else ("function", "arguments", "function")
+    opening = {"index": source, "id": block.id, "type": type_, key: {"name": block.name, field: ""}}
+    deltas = [{"tool_calls": [{"index": source, key: {field: block.text}}]}] if block.text else []
+    return {"tool_calls": [opening]}, deltas

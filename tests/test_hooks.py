@@ -1,0 +1,178 @@
+"""Hooks: what a policy declares, and how its hooks are called."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from typing import Any, ClassVar
+
+import pytest
+
+from luthien_asgi.blocks import BlockKind
+from luthien_asgi.errors import BackendError, ConfigError, PolicyError, PolicyTimeout
+from luthien_asgi.hooks import HookCaller, PolicyPlan, _beater, keepalive
+from luthien_asgi.policy import Hold, Observe, Policy, Transform, blocking
+
+
+class Everything(Policy):
+    handles: ClassVar = {BlockKind.TEXT: Transform(), BlockKind.TOOL_CALL: Hold()}
+
+    def on_request(self, request: Any, ctx: Any) -> None: ...
+    def on_chunk_added(self, chunk: Any, ctx: Any) -> None: ...
+    def on_block_end(self, block: Any, ctx: Any) -> None: ...
+    def on_block_complete(self, block: Any, ctx: Any) -> None: ...
+    def on_stream_complete(self, ctx: Any) -> None: ...
+    def on_error(self, error: Any, ctx: Any) -> None: ...
+
+
+def test_a_plan_has_the_hooks_that_are_overridden() -> None:
+    """A hook that a policy does not override is None in its plan."""
+    plan = PolicyPlan.of(Everything())
+    assert plan.name == "Everything"
+    assert plan.on_request is not None
+    assert plan.may_speak
+    empty = PolicyPlan.of(Policy())
+    assert empty.on_request is None
+    assert not empty.may_speak
+    assert PolicyPlan.of(None).handles == {}
+
+
+def declared(handles: Any, *hooks: str) -> Policy:
+    return type("P", (Policy,), {"handles": handles, **dict.fromkeys(hooks, lambda *_: None)})()
+
+
+@pytest.mark.parametrize(
+    ("policy", "message"),
+    [
+        (declared({"text": Hold()}, "on_block_complete"), "maps a BlockKind"),
+        (declared({BlockKind.TEXT: "hold"}, "on_block_complete"), "maps a BlockKind"),
+        (declared({BlockKind.THINKING: Transform()}, "on_chunk_added"), "never edited in parts"),
+        (declared({BlockKind.TOOL_CALL: Hold()}), "nothing would judge"),
+        (declared({}, "on_chunk_added", "on_block_complete"), "never be called"),
+        (declared({BlockKind.TEXT: Observe()}, "on_block_end"), "declares none"),
+    ],
+)
+def test_a_declaration_that_cannot_be_kept_is_refused_when_loaded(policy: Policy, message: str) -> None:
+    """A policy whose declaration the stream path cannot serve is an error at load, never skipped."""
+    with pytest.raises(ConfigError, match=message):
+        PolicyPlan.of(policy)
+
+
+async def call(hook: Any, *args: Any, limit: float = 5.0) -> Any:
+    caller = HookCaller(timeout=limit, threads=2)
+    try:
+        return await caller.call("P", hook, *args)
+    finally:
+        caller.close()
+
+
+async def test_plain_and_async_hooks_return_their_result() -> None:
+    """A plain function runs inline, a coroutine is awaited."""
+
+    async def later(value: int) -> int:
+        return value + 1
+
+    assert await call(lambda value: value + 1, 1) == 2
+    assert await call(later, 1) == 2
+
+
+async def test_a_blocking_hook_runs_in_a_thread() -> None:
+    """A hook marked with @blocking does not run on the event loop's thread."""
+
+    @blocking
+    def slow() -> str:
+        return threading.current_thread().name
+
+    assert (await call(slow)).startswith("luthien-policy")
+
+
+async def test_a_hook_that_raises_is_a_policy_error_that_names_it() -> None:
+    """The error names policy and hook, not the exception's text."""
+
+    def on_something() -> None:
+        raise KeyError("secret")
+
+    with pytest.raises(PolicyError, match="P failed in on_something") as caught:
+        await call(on_something)
+    assert "secret" not in caught.value.message
+
+
+async def test_an_error_of_our_own_passes_as_it_is() -> None:
+    """A hook may raise an ApiError with a status of its own."""
+
+    def hook() -> None:
+        raise BackendError("judge down", status=503)
+
+    with pytest.raises(BackendError):
+        await call(hook)
+
+
+async def test_a_hook_that_is_busy_for_too_long_is_timed_out() -> None:
+    """A coroutine that does not end within the timeout is PolicyTimeout, and is cancelled."""
+    cancelled = asyncio.Event()
+
+    async def hang() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            cancelled.set()
+
+    with pytest.raises(PolicyTimeout):
+        await call(hang, limit=0.01)
+    assert cancelled.is_set()
+
+
+async def test_a_hooks_own_time_out_is_a_failure_and_not_its_deadline() -> None:
+    """A TimeoutError that the hook raises itself is PolicyError."""
+
+    async def judge() -> None:
+        raise TimeoutError
+
+    with pytest.raises(PolicyError) as caught:
+        await call(judge)
+    assert not isinstance(caught.value, PolicyTimeout)
+
+
+async def test_keepalive_starts_the_deadline_anew() -> None:
+    """Saying that it is alive gives a hook its whole timeout again, from now."""
+    loop = asyncio.get_running_loop()
+    async with asyncio.timeout(1) as deadline:
+        beat = _beater(loop, deadline, 1000)
+        beat()
+        assert deadline.when() == pytest.approx(loop.time() + 1000, abs=1)
+        await asyncio.to_thread(beat)
+        assert not deadline.expired()
+
+
+async def test_keepalive_of_a_task_that_the_hook_started_counts_too() -> None:
+    """The deadline is found from a child task and from a thread; outside a hook keepalive does nothing."""
+    keepalive()
+    children: list[Any] = []
+
+    async def judge() -> None:
+        async def child() -> None:
+            keepalive()
+
+        async with asyncio.TaskGroup() as tasks:
+            children.append(tasks.create_task(child()))
+        await asyncio.to_thread(keepalive)
+
+    await call(judge)
+    assert children
+
+
+async def test_keepalive_after_the_hook_ended_is_harmless() -> None:
+    """A task that outlives its hook may still call it."""
+    release = asyncio.Event()
+
+    async with asyncio.TaskGroup() as tasks:
+
+        async def late() -> None:
+            await release.wait()
+            keepalive()
+
+        async def judge() -> None:
+            tasks.create_task(late())
+
+        await call(judge)
+        release.set()
