@@ -103,7 +103,7 @@ class Exchange:
         return client, await self.connection.read_body(limit=self.services.limits.body_bytes)
 
     def _call(self, request: ChatRequest, target: Target) -> BackendCall:
-        credential = credential_of(self.headers) if target.passthrough else None
+        credential = credential_of(self.headers, auth=self.services.auth) if target.passthrough else None
         if target.passthrough and credential is None:
             msg = f"The model {request.model} needs a credential of your own."
             raise ApiError(msg, status=401)

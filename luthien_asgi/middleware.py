@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
@@ -174,7 +174,7 @@ class LuthienMiddleware:
                 self._streams -= 1
 
     def _exchange(self, route: _Route, scope: Scope, receive: Receive, send: Send) -> Exchange:
-        headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
+        headers = _joined(scope["headers"])
         return Exchange(
             services=self._services,
             wire=self._wires[_wire_of(route, headers)],
@@ -258,6 +258,15 @@ def _wire_of(route: _Route, headers: MutableMapping[str, str]) -> str:
         return "anthropic"
     anthropic = "anthropic-version" in headers or ("x-api-key" in headers and "authorization" not in headers)
     return "anthropic" if route == "models" and anthropic else "openai"
+
+
+def _joined(raw: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
+    """Return headers by lower-case name; one that comes twice is joined by a comma (RFC 9110, 5.2), so that none hides another."""
+    headers: dict[str, str] = {}
+    for name, value in raw:
+        key, text = name.decode("latin-1").lower(), value.decode("latin-1")
+        headers[key] = f"{headers[key]}, {text}" if key in headers else text
+    return headers
 
 
 def _route_path(scope: Scope) -> str:

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import os
+import socket
+import threading
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import uvicorn
 
 
 @pytest.fixture(scope="session")
@@ -21,3 +26,37 @@ def recorded() -> Path:
     if not (folder / "INDEX.tsv").is_file():
         pytest.skip(f"no recorded streams: set LUTHIEN_RECORDED to their folder (looked in {folder})")
     return folder
+
+
+class Serving:
+    """Runs ASGI apps on real uvicorn servers, in threads with an event loop of their own."""
+
+    def __init__(self) -> None:
+        self._running: list[tuple[uvicorn.Server, threading.Thread]] = []
+
+    def __call__(self, app: Any, **options: Any) -> str:
+        """Serve an app on loopback and return its URL."""
+        config = uvicorn.Config(app, port=0, log_level="critical", access_log=False, timeout_graceful_shutdown=5, **options)
+        server = uvicorn.Server(config)
+        listening = socket.create_server(("127.0.0.1", 0))
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
+        thread.start()
+        self._running.append((server, thread))
+        host, port = listening.getsockname()
+        return f"http://{host}:{port}"
+
+    def close(self) -> None:
+        """Ask every server to stop, and wait until it has."""
+        for server, _ in self._running:
+            server.should_exit = True
+        for _, thread in self._running:
+            thread.join(timeout=20)
+            assert not thread.is_alive(), "a server did not stop"
+
+
+@pytest.fixture(scope="module")
+def serve() -> Iterator[Serving]:
+    """A function that serves an ASGI app on a real uvicorn until the module's tests are over."""
+    serving = Serving()
+    yield serving
+    serving.close()
