@@ -1,0 +1,58 @@
+"""An `ApiError` as the error object of each format.
+
+Strategy: the provider's own object goes on as it is to a client of the same wire; otherwise the error's type, in Anthropic's
+words, is put into the client's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, Final
+
+from luthien_asgi.errors import TYPE_OF_STATUS, ApiError, type_of_status
+
+__all__ = ["anthropic_error", "openai_error"]
+
+_OPENAI_TYPES: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "not_found_error": "invalid_request_error",
+        "request_too_large": "invalid_request_error",
+        "conflict_error": "invalid_request_error",
+        "billing_error": "insufficient_quota",
+        "api_error": "server_error",
+    }
+)
+"""Where OpenAI's name differs. The others are kept: an overloaded provider is `overloaded_error` on either wire."""
+_OPENAI_CODES: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "authentication_error": "invalid_api_key",
+        "rate_limit_error": "rate_limit_exceeded",
+        "billing_error": "insufficient_quota",
+    }
+)
+_ANTHROPIC_TYPES: Final = frozenset(TYPE_OF_STATUS.values())
+
+
+def openai_error(error: ApiError) -> dict[str, Any]:
+    """Return the object under `error`: message, type, param and code, and what else the provider said on this wire."""
+    found: dict[str, Any] = {
+        "message": error.message,
+        "type": _OPENAI_TYPES.get(error.type, error.type),
+        "param": error.param,
+        "code": error.code or _OPENAI_CODES.get(error.type),
+    }
+    return _with_raw(found, error, "openai")
+
+
+def anthropic_error(error: ApiError) -> dict[str, Any]:
+    """Return the object under `error`: type and message, and what else the provider said on this wire."""
+    own = error.type if error.type in _ANTHROPIC_TYPES else type_of_status(error.status)
+    return _with_raw({"type": own, "message": error.message}, error, "anthropic")
+
+
+def _with_raw(found: dict[str, Any], error: ApiError, wire: str) -> dict[str, Any]:
+    if error.wire != wire or error.raw is None:
+        return found
+    # A provider that leaves the message or the type out has not said that there is none.
+    return {**found, **{key: value for key, value in error.raw.items() if value is not None or key not in found}}

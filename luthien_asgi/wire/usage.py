@@ -1,0 +1,143 @@
+"""Usage and finish reasons, from the words of one wire to those of the other.
+
+LiteLLM's common form is OpenAI's: `prompt_tokens` includes what was read from and written to a cache. Anthropic's `input_tokens`
+excludes both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, Final
+
+__all__ = [
+    "FINISH_REASON_OF_STOP_REASON",
+    "STOP_REASON_OF_FINISH_REASON",
+    "anthropic_usage",
+    "estimate_input_tokens",
+    "finish_reason_for",
+    "openai_usage",
+    "stop_reason_for",
+    "stop_reason_kept",
+]
+
+FINISH_REASON_OF_STOP_REASON: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "end_turn": "stop",
+        "stop_sequence": "stop",
+        "pause_turn": "stop",
+        "model_context_window_exceeded": "stop",
+        "compaction": "stop",
+        "max_tokens": "length",
+        "tool_use": "tool_calls",
+        "refusal": "content_filter",
+    }
+)
+"""Anthropic's stop reasons in OpenAI's words. One that is not here, of a model to come, is an ordinary end: `stop`."""
+
+STOP_REASON_OF_FINISH_REASON: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "stop": "end_turn",
+        "length": "max_tokens",
+        "tool_calls": "tool_use",
+        "function_call": "tool_use",
+        "content_filter": "refusal",
+    }
+)
+"""OpenAI's finish reasons in Anthropic's words."""
+
+_DETAILS: Final = ("prompt_tokens_details", "completion_tokens_details")
+_CALLS: Final = frozenset({"tool_calls", "function_call"})
+_CHARACTERS_PER_TOKEN: Final = 4  # the rule of thumb of both providers' documentation for English text
+
+
+def finish_reason_for(finish_reason: str, *, calls_sent: bool) -> str:
+    """Return the finish reason for an OpenAI client: `tool_calls` only if it was sent a call; `stop` stays, also with calls."""
+    if finish_reason not in _CALLS:
+        return finish_reason
+    return "tool_calls" if calls_sent else "stop"
+
+
+def stop_reason_for(finish_reason: str, *, tools_sent: bool, refused: bool) -> str:
+    """Return Anthropic's stop reason for an answer of another wire.
+
+    `tools_sent`: the client got a tool_use block; `refused`: it got the text of a refusal.
+    """
+    if finish_reason == "stop" and tools_sent:
+        # OpenAI says `stop` when tool_choice forced the call.
+        return "tool_use"
+    if finish_reason == "stop" and refused:
+        return "refusal"
+    return stop_reason_kept(STOP_REASON_OF_FINISH_REASON.get(finish_reason, "end_turn"), tools_sent=tools_sent)
+
+
+def stop_reason_kept(stop_reason: str, *, tools_sent: bool) -> str:
+    """Return an Anthropic stop reason as it is, save that `tool_use` without a tool_use block is `end_turn`."""
+    return "end_turn" if stop_reason == "tool_use" and not tools_sent else stop_reason
+
+
+def openai_usage(usage: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a complete OpenAI usage object: the three counts, and the details where they are known.
+
+    What LiteLLM adds (`cost`, Anthropic's names) is left out.
+    """
+    prompt, completion = _count(usage.get("prompt_tokens")), _count(usage.get("completion_tokens"))
+    total = usage.get("total_tokens")
+    found: dict[str, Any] = {
+        "prompt_tokens": prompt,
+        "completion_tokens": completion,
+        "total_tokens": prompt + completion if total is None else total,
+    }
+    for name in _DETAILS:
+        if details := _details(usage, name):
+            found[name] = details
+    read = usage.get("cache_read_input_tokens")
+    if read and "cached_tokens" not in found.get("prompt_tokens_details", ()):
+        found["prompt_tokens_details"] = {**found.get("prompt_tokens_details", {}), "cached_tokens": read}
+    return found
+
+
+def anthropic_usage(usage: Mapping[str, Any]) -> dict[str, Any]:
+    """Return Anthropic's usage object for a usage with OpenAI's names; the cache counts where they are known."""
+    details = _details(usage, "prompt_tokens_details")
+    read = _known(usage.get("cache_read_input_tokens"), details.get("cached_tokens"))
+    written = _known(
+        usage.get("cache_creation_input_tokens"), details.get("cache_write_tokens"), details.get("cache_creation_tokens")
+    )
+    uncached = _count(usage.get("prompt_tokens")) - (read or 0) - (written or 0)
+    found = {"input_tokens": max(uncached, 0), "output_tokens": _count(usage.get("completion_tokens"))}
+    if read is not None:
+        found["cache_read_input_tokens"] = read
+    if written is not None:
+        found["cache_creation_input_tokens"] = written
+    return found
+
+
+def _details(usage: Mapping[str, Any], name: str) -> dict[str, Any]:
+    details = usage.get(name)
+    return {k: v for k, v in details.items() if v is not None} if isinstance(details, Mapping) else {}
+
+
+def _known(*counts: int | None) -> int | None:
+    return next((count for count in counts if count is not None), None)
+
+
+def _count(value: int | None) -> int:
+    return value or 0
+
+
+def estimate_input_tokens(body: Mapping[str, Any]) -> int:
+    """Return a rough count of a request's input tokens, at least 1: for `message_start`, when nothing better is known."""
+    characters = sum(_characters(body.get(name)) for name in ("system", "messages", "tools"))
+    return max(1, characters // _CHARACTERS_PER_TOKEN)
+
+
+def _characters(value: object) -> int:
+    if isinstance(value, str):
+        return len(value)
+    if isinstance(value, Mapping):
+        # `data` is an image or a document in base64: its length says nothing about tokens.
+        return sum(_characters(child) for key, child in value.items() if key != "data")
+    if isinstance(value, Sequence):
+        return sum(map(_characters, value))
+    return 0
