@@ -1,0 +1,63 @@
+"""For tests of policies, of apps with the middleware in them, and for demonstrations.
+
+`run_policy` tests a policy in three lines; `ScriptedProvider` is a provider on loopback that answers as told, faults included;
+`ASGIDriver` is an ASGI client that streams and leaves when told to. None of it needs pytest.
+"""
+
+from luthien_asgi.testing.accumulate import Accumulated, accumulate_anthropic, accumulate_openai
+from luthien_asgi.testing.backend import ScriptedBackend, ScriptedStream
+from luthien_asgi.testing.chunk_builders import build_chunk, chunks, finish, role, text_chunk, thinking_chunks, tool_chunks, usage
+from luthien_asgi.testing.driver import ASGIDriver, DriverResponse, Fetched
+from luthien_asgi.testing.events import SSEEvent, sse_events
+from luthien_asgi.testing.exchange import ProviderRequest
+from luthien_asgi.testing.faults import Disconnect, ErrorEvent, Failure, Garbage, RawStream, Reset, Stall, Truncate, recording
+from luthien_asgi.testing.kit import PolicyRun, run_policy, run_policy_sync
+from luthien_asgi.testing.parts import Answer, Redacted, Refusal, Text, Thinking, ToolCall, Usage
+from luthien_asgi.testing.provider import ScriptedProvider
+from luthien_asgi.testing.scripts import demo_script, tool_loop_script
+from luthien_asgi.testing.strict import check_history
+
+__all__ = [
+    "ASGIDriver",
+    "Accumulated",
+    "Answer",
+    "Disconnect",
+    "DriverResponse",
+    "ErrorEvent",
+    "Failure",
+    "Fetched",
+    "Garbage",
+    "PolicyRun",
+    "ProviderRequest",
+    "RawStream",
+    "Redacted",
+    "Refusal",
+    "Reset",
+    "SSEEvent",
+    "ScriptedBackend",
+    "ScriptedProvider",
+    "ScriptedStream",
+    "Stall",
+    "Text",
+    "Thinking",
+    "ToolCall",
+    "Truncate",
+    "Usage",
+    "accumulate_anthropic",
+    "accumulate_openai",
+    "build_chunk",
+    "check_history",
+    "chunks",
+    "demo_script",
+    "finish",
+    "recording",
+    "role",
+    "run_policy",
+    "run_policy_sync",
+    "sse_events",
+    "text_chunk",
+    "thinking_chunks",
+    "tool_chunks",
+    "tool_loop_script",
+    "usage",
+]
