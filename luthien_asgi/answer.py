@@ -171,7 +171,7 @@ class Answer:
 
     async def _add(self, lane: Lane, chunk: Chunk, part: Part) -> None:
         choice = self._choice(lane.block.choice)
-        choice.said = choice.said or (lane.block.kind not in THINKING and bool(part.text or part.id or part.event))
+        choice.said = choice.said or _is_visible(lane.block, part)
         if lane.handling is None or self._plan.on_chunk_added is None or lane.ctx is None:
             await self._pass(lane, chunk, part)
         elif not isinstance(lane.handling, Transform):
@@ -241,7 +241,7 @@ class Answer:
             opening, lane.opening = lane.opening, None
             await self._writer.put(opening, read_part(opening))
         choice = self._choice(block.choice)
-        if block.kind not in THINKING and (part.text or part.id or block.kind is BlockKind.OTHER):
+        if _is_visible(block, part):
             choice.spoke = True
             choice.text_sent = choice.text_sent or block.kind in {BlockKind.TEXT, BlockKind.REFUSAL}
         await self._writer.put(chunk, part)
@@ -400,3 +400,8 @@ class Answer:
             await self._say(choice.index, self._settings.empty_notice)
         finish = self._writer.finish(choice.index, "stop") if self.stopped or choice.finish is None else choice.finish
         await self._writer.put(finish, read_part(finish))
+
+
+def _is_visible(block: OpenBlock, part: Part) -> bool:
+    """Tell whether a chunk says something that makes an answer more than empty: neither thinking nor a boundary does."""
+    return block.kind not in THINKING and bool(part.text or part.id or block.kind is BlockKind.OTHER)
