@@ -1,0 +1,262 @@
+"""Who may ask: clients' keys, an authenticator of the user's own, or nobody but this machine.
+
+Strategy: an authenticator takes the request's headers and returns the client's *name*, which records and policies see; the key is
+seen by nobody. It raises `ApiError` (401, 403 or 415) for everybody else. What is ambiguous is refused:
+
+1. A request with two different credentials (`Authorization` and `x-api-key`, or one of them twice) is a 401, also when one of
+   them is known: whatever stands before this server may have checked the other one.
+2. `x-luthien-key`, where it is sent, is the credential for this server; `Authorization` and `x-api-key` are then the client's own
+   for the provider (a `passthrough` model). Without it they are for this server.
+3. Only `Authorization: Bearer` counts; another scheme is no credential.
+"""
+
+from __future__ import annotations
+
+import hmac
+import inspect
+import logging
+import re
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from hashlib import sha256
+from ipaddress import AddressValueError, IPv4Address
+from typing import Final
+from urllib.parse import urlsplit
+
+from luthien_asgi.errors import ApiError, ConfigError
+
+__all__ = ["Auth", "Authenticator", "KeyAuth", "LoopbackGuard", "authenticate", "credential_of"]
+
+_log: Final = logging.getLogger(__name__)
+
+Authenticator = Callable[[Mapping[str, str]], str | Awaitable[str]]
+"""Takes the request's headers, returns the client's name, or raises `ApiError`. Plain or async; a plain one must not block."""
+Auth = Authenticator
+
+OWN_HEADER: Final = "x-luthien-key"
+"""The header for this server's key when the usual ones carry the client's own credential for the provider."""
+SHORTEST_KEY: Final = 8
+_UNRESOLVED: Final = "os.environ/"
+_BEARER: Final = re.compile(r"bearer[ \t]+(\S.*)\Z", re.IGNORECASE | re.DOTALL)
+
+
+async def authenticate(auth: Auth | None, headers: Mapping[str, str]) -> str:
+    """Return the name of the client that sent these headers; empty when there is no authenticator.
+
+    Raises `ApiError`: the authenticator's own, 401 when it returned no name, 500 when it failed in any other way.
+    """
+    if auth is None:
+        return ""
+    try:
+        said = auth(headers)
+        name: object = await said if inspect.isawaitable(said) else said
+    except ApiError:
+        raise
+    except Exception as error:
+        # Not `exception`: a traceback may show a key.
+        _log.error("the authenticator failed: %s", type(error).__name__)
+        msg = "The client could not be authenticated."
+        raise ApiError(msg, status=500) from None
+    if not isinstance(name, str) or not name:
+        raise _unauthenticated("This key is not known here.")
+    return name
+
+
+def credential_of(headers: Mapping[str, str], *, auth: Auth | None = None) -> str | None:
+    """Return the client's own credential for the provider, or None when it sent none.
+
+    With `auth`, a key of this server's is not the client's own and is not returned: it must not reach a provider. Only `KeyAuth`
+    can be asked that; with another authenticator clients send this server's key as `x-luthien-key`. Raises `ApiError` (401) when
+    two different credentials were sent.
+    """
+    credential = _only(_provider_credentials(headers))
+    if credential is None or (isinstance(auth, KeyAuth) and auth.knows(credential)):
+        return None
+    return credential
+
+
+class KeyAuth:
+    """Lets clients in that send one of these keys, as `Authorization: Bearer …`, `x-api-key` or `x-luthien-key`.
+
+    `keys` maps a client's name to its key; a sequence of keys names them `client-1`, `client-2`, …. Keys are compared in constant
+    time, all of them each time, and kept as digests only. Raises `ConfigError` for no keys, for a key that is shorter than 8
+    characters, not resolved (`os.environ/…`), used twice, or that no header can carry.
+    """
+
+    __slots__ = ("_digests",)
+
+    def __init__(self, keys: Mapping[str, str] | Sequence[str]) -> None:
+        self._digests: Final = tuple((name, _digest(key.encode())) for name, key in _checked(_named(keys)).items())
+
+    def __call__(self, headers: Mapping[str, str]) -> str:
+        """Return the name of the client that a request's headers belong to, or raise `ApiError` (401)."""
+        presented = _only(_values(headers, OWN_HEADER) or _provider_credentials(headers))
+        if presented is None:
+            raise _unauthenticated("A key is needed: send it as 'Authorization: Bearer …' or 'x-api-key'.")
+        name = self._name_of(presented)
+        if not name:
+            raise _unauthenticated("This key is not known here.")
+        return name
+
+    def knows(self, credential: str) -> bool:
+        """Tell whether a credential is a key of this server's."""
+        return bool(self._name_of(credential))
+
+    def __repr__(self) -> str:
+        return f"KeyAuth(clients={[name for name, _ in self._digests]!r})"
+
+    def _name_of(self, presented: str) -> str:
+        candidates = [_digest(form) for form in _forms(presented)]
+        found = ""
+        for name, digest in self._digests:
+            for candidate in candidates:
+                if hmac.compare_digest(candidate, digest):
+                    found = name  # no early return: the time must not tell which key it was
+        return found
+
+
+class LoopbackGuard:
+    """Lets in what runs on this machine and keeps web pages out, which can post to loopback from any site.
+
+    A request needs a loopback `Host` (DNS rebinding brings another), no `Origin` or a loopback one, no `Sec-Fetch-Site:
+    cross-site`, and a JSON `Content-Type` when it has a body (a page can post other types without asking). Else `ApiError`, 403
+    or 415. It is for a server that listens on loopback only: a `Host` header proves nothing about who is on the other end.
+    """
+
+    __slots__ = ()
+
+    def __call__(self, headers: Mapping[str, str]) -> str:
+        """Return the client's name, always `local`, or raise `ApiError`; a request that announces a body must be JSON."""
+        self.check(headers, method="POST" if _has_body(headers) else "GET")
+        return "local"
+
+    def check(self, headers: Mapping[str, str], *, method: str) -> None:
+        """Raise `ApiError` for a request that a web page or a rebound name may have sent."""
+        hosts = _values(headers, "host")
+        if not hosts or not all(_is_loopback(host) for host in hosts):
+            raise _forbidden("this server answers requests to localhost only: the Host header names another, or none")
+        if not all(_is_loopback_origin(origin) for origin in _values(headers, "origin")):
+            raise _forbidden("this server does not answer web pages of other origins")
+        if any(site.lower() == "cross-site" for site in _values(headers, "sec-fetch-site")):
+            raise _forbidden("this server does not answer web pages of other sites")
+        if method.upper() not in {"GET", "HEAD"}:
+            _check_json(_values(headers, "content-type"))
+
+    def __repr__(self) -> str:
+        return "LoopbackGuard()"
+
+
+# --- headers ---------------------------------------------------------------------------------------------------------------
+
+
+def _values(headers: Mapping[str, str], wanted: str) -> set[str]:
+    """Return the distinct values of a header: Starlette's `Headers.items()` gives a header once for each time it was sent."""
+    return {value.strip() for name, value in headers.items() if name.lower() == wanted}
+
+
+def _provider_credentials(headers: Mapping[str, str]) -> set[str]:
+    bearers = (_BEARER.match(value) for value in _values(headers, "authorization"))
+    return {match[1] for match in bearers if match} | _values(headers, "x-api-key")
+
+
+def _only(credentials: set[str]) -> str | None:
+    found = credentials - {""}
+    if len(found) > 1:
+        raise _unauthenticated("Two different credentials were sent: send one (or this server's own as 'x-luthien-key').")
+    return next(iter(found), None)
+
+
+def _has_body(headers: Mapping[str, str]) -> bool:
+    lengths = _values(headers, "content-length")
+    return bool(lengths - {"0"} or _values(headers, "transfer-encoding") or _values(headers, "content-type"))
+
+
+def _check_json(types: set[str]) -> None:
+    if not types or any(value.partition(";")[0].strip().lower() != "application/json" for value in types):
+        msg = "The Content-Type must be application/json."
+        raise ApiError(msg, status=415)
+
+
+# --- keys ------------------------------------------------------------------------------------------------------------------
+
+
+def _named(keys: Mapping[str, str] | Sequence[str]) -> dict[str, str]:
+    if isinstance(keys, str | bytes):
+        msg = "keys must be a list of keys or a mapping of names to keys, not one string"
+        raise ConfigError(msg)
+    if isinstance(keys, Mapping):
+        return dict(keys)
+    return {f"client-{number}": key for number, key in enumerate(keys, start=1)}
+
+
+def _checked(keys: dict[str, str]) -> dict[str, str]:
+    if not keys:
+        msg = "no keys were given: nobody could ask"
+        raise ConfigError(msg)
+    for name, key in keys.items():
+        if problem := _problem(name, key):
+            msg = f"a key {problem}" if name == key else f"the key of {name!r} {problem}"
+            raise ConfigError(msg)
+    if len(set(keys.values())) < len(keys):
+        msg = "two clients have the same key: a request could not be told to be the one's or the other's"
+        raise ConfigError(msg)
+    return keys
+
+
+def _problem(name: object, key: object) -> str:
+    if not isinstance(key, str) or len(key) < SHORTEST_KEY:
+        return f"is not a text of {SHORTEST_KEY} characters or more"
+    if key.startswith(_UNRESOLVED):
+        return "is still the name of an environment variable and not its value"
+    if key != key.strip() or not key.isprintable():
+        return "has spaces around it or characters that no header can carry"
+    if not isinstance(name, str) or not name.strip() or name == key:
+        return "has no name of its own, and records show names"
+    return ""
+
+
+def _forms(presented: str) -> tuple[bytes, ...]:
+    """Return the bytes a header may stand for: servers decode headers as Latin-1, clients write UTF-8 or Latin-1."""
+    as_text = presented.encode("utf-8", "surrogatepass")
+    try:
+        return (as_text, presented.encode("latin-1"))
+    except UnicodeEncodeError:
+        return (as_text,)
+
+
+def _digest(key: bytes) -> bytes:
+    return sha256(key).digest()
+
+
+# --- loopback --------------------------------------------------------------------------------------------------------------
+
+_HOST: Final = re.compile(r"(\[::1\]|[A-Za-z0-9.-]+)(?::[0-9]{1,5})?\Z")
+
+
+def _is_loopback(host: str) -> bool:
+    match = _HOST.match(host)
+    return match is not None and _is_loopback_name(match[1].lower())
+
+
+def _is_loopback_name(name: str) -> bool:
+    if name in {"localhost", "[::1]"}:
+        return True
+    try:
+        return IPv4Address(name).is_loopback
+    except AddressValueError:
+        return False
+
+
+def _is_loopback_origin(origin: str) -> bool:
+    try:
+        parts = urlsplit(origin)
+    except ValueError:
+        return False
+    return parts.scheme in {"http", "https"} and _is_loopback(parts.netloc)
+
+
+def _unauthenticated(message: str) -> ApiError:
+    return ApiError(message, status=401, headers={"www-authenticate": "Bearer"})
+
+
+def _forbidden(message: str) -> ApiError:
+    return ApiError(message[0].upper() + message[1:] + ".", status=403)

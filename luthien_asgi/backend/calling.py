@@ -1,0 +1,268 @@
+"""One call of `litellm.acompletion`, from the arguments to an open answer.
+
+Strategy: `plan` says with which arguments LiteLLM is called and which body leaves; `place` makes the call and finds the best way
+to read what it returned. Both know one attempt; `luthien_asgi.backend.service` decides on a second.
+
+The ways to read, best first:
+
+- the provider's bytes: Anthropic's own API, and every stream that LiteLLM reads as an OpenAI-style one;
+- a whole JSON body, from a provider that ignored `stream` or was asked without it;
+- LiteLLM's own iteration, noted as `fallback: …`. It invents a finish reason for a stream that was cut off, and loses what it has
+  no field for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import re
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any, Final
+
+from luthien_asgi import jsontext
+from luthien_asgi.backend import known
+from luthien_asgi.backend.arguments import allow_unlisted, minimal_arguments, openai_arguments, secrets_of, visible
+from luthien_asgi.backend.capture import HandlerPool, Rewrite, raw_response
+from luthien_asgi.backend.models import Deployment
+from luthien_asgi.backend.protocol import BackendCall
+from luthien_asgi.backend.recover import error_from_body, kept_headers, network_error, recover
+from luthien_asgi.backend.rewrite import anthropic_rewrite
+from luthien_asgi.backend.stream import BodySource, ChunkStream, IterationSource, RawSource, StreamInfo
+from luthien_asgi.errors import BackendError
+from luthien_asgi.settings import Limits, StreamSettings
+from luthien_asgi.wire.anthropic_decoder import AnthropicDecoder
+from luthien_asgi.wire.bodies import anthropic_body_chunks, openai_body_chunks
+from luthien_asgi.wire.openai_decoder import OpenAIDecoder
+from luthien_asgi.wire.split import split_chunk
+from luthien_asgi.wire.to_anthropic import DEFAULT_MAX_TOKENS, Converted, to_anthropic
+from luthien_asgi.wire.to_openai import to_openai
+
+__all__ = ["Engine", "Plan", "anthropic_body", "place", "plan"]
+
+_CLAUDE: Final = re.compile(r"claude-(?:[a-z]+-)?(\d{1,2})(?:[-.](\d{1,2}))?(?!\d)")
+_ADAPTIVE_SINCE: Final = (4, 6)
+"""The first version of Claude that takes `thinking: adaptive`, for models that LiteLLM does not list."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Engine:
+    """What all calls of one backend share."""
+
+    litellm: Any
+    pool: HandlerPool
+    settings: StreamSettings
+    limits: Limits
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """One attempt."""
+
+    deployment: Deployment
+    arguments: dict[str, Any] = field(repr=False)
+    rewrite: Rewrite | None = None
+    ignored: Sequence[str] = ()
+    notes: Sequence[str] = ()
+    secrets: Sequence[str] = field(default=(), repr=False)
+
+    @property
+    def streams(self) -> bool:
+        """Whether the provider is asked to stream."""
+        return bool(self.arguments["stream"])
+
+    def without_streaming(self, why: str) -> Plan:
+        """Return the same attempt with a whole answer asked for."""
+        arguments = {name: value for name, value in self.arguments.items() if name != "stream_options"}
+        return replace(self, arguments={**arguments, "stream": False}, notes=(*self.notes, f"stream=False: {why}"))
+
+    def without_options(self) -> Plan:
+        """Return the same attempt without `stream_options`."""
+        arguments = {name: value for name, value in self.arguments.items() if name != "stream_options"}
+        return replace(self, arguments=arguments, notes=(*self.notes, "without stream_options: the provider refused them"))
+
+
+def plan(engine: Engine, deployment: Deployment, call: BackendCall, *, extra: Mapping[str, Any]) -> Plan:
+    """Return the first attempt. Raises `RequestError` for a request that the provider's wire has no words for."""
+    credential = call.credential if deployment.passthrough else None
+    shape = partial(_plan_anthropic if deployment.wire == "anthropic" else _plan_openai, engine, deployment, call, credential)
+    planned: Plan = shape()
+    arguments = {**planned.arguments, **extra}
+    if extra:
+        # A Router learns of failures through LiteLLM's callbacks, which `no-log` would silence.
+        arguments.pop("no-log", None)
+    planned = replace(planned, arguments=arguments, secrets=secrets_of(deployment, call.credential))
+    return planned if deployment.stream else planned.without_streaming("the model's setting")
+
+
+def _plan_openai(engine: Engine, deployment: Deployment, call: BackendCall, credential: str | None) -> Plan:
+    is_claude = deployment.provider in known.CLAUDE_HOSTS and "claude" in deployment.model
+    extras = deployment.provider in known.TOP_K_PROVIDERS
+    converted = to_openai(call.request, extras=extras, keep_thinking=is_claude, keep_cache_control=is_claude)
+    timeout = max(engine.settings.first_chunk_timeout, engine.settings.stall_timeout)
+    arguments = openai_arguments(deployment, converted.params, credential=credential, stream=True, timeout=timeout)
+    if deployment.provider not in known.OTHER_WIRES:
+        allow_unlisted(arguments, _supported(engine, deployment))
+    return Plan(deployment=deployment, arguments=arguments, ignored=tuple(converted.ignored))
+
+
+def _supported(engine: Engine, deployment: Deployment) -> Sequence[str]:
+    model = deployment.model.removeprefix(f"{deployment.provider}/")
+    with contextlib.suppress(Exception):
+        return engine.litellm.get_supported_openai_params(model=model, custom_llm_provider=deployment.provider or None) or ()
+    return ()
+
+
+def _plan_anthropic(engine: Engine, deployment: Deployment, call: BackendCall, credential: str | None) -> Plan:
+    timeout = max(engine.settings.first_chunk_timeout, engine.settings.stall_timeout)
+    converted = anthropic_body(engine, deployment, call)
+    arguments = minimal_arguments(deployment, credential=credential, stream=True, timeout=timeout)
+    headers = call.headers if call.request.wire == "anthropic" else {}
+    rewrite = anthropic_rewrite(converted.params, headers)
+    return Plan(deployment=deployment, arguments=arguments, rewrite=rewrite, ignored=tuple(converted.ignored))
+
+
+def anthropic_body(engine: Engine, deployment: Deployment, call: BackendCall) -> Converted:
+    """Return the request as an Anthropic body; one of the Anthropic format as it is. Raises `RequestError`."""
+    longest = int(deployment.params.get("max_tokens") or DEFAULT_MAX_TOKENS)
+    return to_anthropic(call.request, default_max_tokens=longest, adaptive_thinking=_is_adaptive(engine, deployment.model))
+
+
+def _is_adaptive(engine: Engine, model: str) -> bool:
+    listed = engine.litellm.model_cost.get(model.partition("/")[2])
+    if listed:
+        return bool(listed.get("supports_adaptive_thinking"))
+    version = _CLAUDE.search(model)
+    return version is not None and tuple(int(part or 0) for part in version.groups()) >= _ADAPTIVE_SINCE
+
+
+async def place(engine: Engine, attempt: Plan) -> ChunkStream:
+    """Make the call and return the answer, open. Raises `ApiError`; when cancelled it leaves no connection open."""
+    handler = _handler(engine, attempt)
+    arguments = {**attempt.arguments, "client": handler} if handler is not None else attempt.arguments
+    try:
+        answer = await engine.litellm.acompletion(**arguments)
+        return await _opened(engine, attempt, answer, handler)
+    except BaseException as error:
+        await _discard(handler, engine.settings.close_timeout)
+        if isinstance(error, Exception):
+            raise recover(error, secrets=attempt.secrets, wire=attempt.deployment.wire) from None
+        raise
+
+
+def _handler(engine: Engine, attempt: Plan) -> Any:  # noqa: ANN401 - LiteLLM's class
+    if attempt.deployment.provider not in known.HANDLER_PROVIDERS:
+        return None
+    return engine.pool.handler(rewrite=attempt.rewrite, ssl_verify=attempt.deployment.params.get("ssl_verify"))
+
+
+async def _discard(handler: Any, timeout: float) -> None:  # noqa: ANN401, ASYNC109 - a setting's value
+    response = getattr(handler, "response", None)
+    if response is not None:
+        with contextlib.suppress(Exception):
+            async with asyncio.timeout(timeout):
+                await asyncio.shield(response.aclose())
+
+
+async def _opened(engine: Engine, attempt: Plan, answer: Any, handler: Any) -> ChunkStream:  # noqa: ANN401
+    response = raw_response(answer, handler)
+    if not attempt.streams:
+        return _whole(engine, attempt, _body_of(answer, response, attempt), response)
+    decoder = _decoder(engine, attempt, answer)
+    if response is None or decoder is None:
+        return _iterated(engine, attempt, answer, partial(raw_response, answer, handler))
+    if _is_json(response):
+        return _whole(engine, attempt, await _read_body(response, engine.limits.frame_bytes), response)
+    return ChunkStream(RawSource(response, decoder), _info(engine, attempt, attempt.deployment.wire, response))
+
+
+def _decoder(engine: Engine, attempt: Plan, answer: Any) -> OpenAIDecoder | AnthropicDecoder | None:  # noqa: ANN401
+    created = int(time.time())
+    if attempt.deployment.wire == "anthropic":
+        return AnthropicDecoder(engine.limits.frame_bytes, created)
+    iterator = type(getattr(answer, "completion_stream", None))
+    speaks_openai = any(base.__name__ in known.OPENAI_ITERATORS for base in iterator.__mro__)
+    return OpenAIDecoder(engine.limits.frame_bytes, created) if speaks_openai else None
+
+
+def _iterated(engine: Engine, attempt: Plan, answer: Any, find_response: Callable[[], Any]) -> ChunkStream:  # noqa: ANN401
+    note = f"fallback: LiteLLM's own iteration for provider {attempt.deployment.provider or 'unknown'}"
+    source = IterationSource(answer, split=partial(_split, seen=set()), find_response=find_response, secrets=attempt.secrets)
+    info = _info(engine, attempt, "litellm", find_response())
+    return ChunkStream(source, replace(info, wire="openai", notes=(*info.notes, note)))
+
+
+def _split(data: dict[str, Any], seen: set[int]) -> list[dict[str, Any]]:
+    return split_chunk(data, seen)
+
+
+def _is_json(response: Any) -> bool:  # noqa: ANN401 - httpx.Response
+    kind, _, _ = response.headers.get("content-type", "").partition(";")
+    return bool(kind.strip().lower() == "application/json")
+
+
+async def _read_body(response: Any, limit: int) -> dict[str, Any]:  # noqa: ANN401 - httpx.Response
+    body = bytearray()
+    try:
+        async for part in response.aiter_bytes():
+            body += part
+            if len(body) > limit:
+                break
+    except Exception as error:
+        raise network_error(error) or BackendError("the provider's answer could not be read") from None
+    finally:
+        await response.aclose()
+    if len(body) > limit:
+        raise BackendError("the provider's answer is longer than frame_bytes allows")
+    return _json_object(bytes(body))
+
+
+def _json_object(body: bytes) -> dict[str, Any]:
+    try:
+        document = jsontext.loads(body)
+    except ValueError:
+        document = None
+    if not isinstance(document, dict):
+        raise BackendError("the provider's answer is not a JSON object")
+    return document
+
+
+def _body_of(answer: Any, response: Any, attempt: Plan) -> dict[str, Any]:  # noqa: ANN401
+    if attempt.deployment.wire == "anthropic" and response is not None:
+        return _json_object(response.content)
+    dumped: dict[str, Any] = answer.model_dump()
+    return dumped
+
+
+def _whole(engine: Engine, attempt: Plan, body: dict[str, Any], response: Any) -> ChunkStream:  # noqa: ANN401
+    created = int(time.time())
+    if body.get("error"):
+        raise error_from_body(502, jsontext.dumps(body), headers={}, secrets=attempt.secrets, wire=attempt.deployment.wire)
+    is_anthropic = attempt.deployment.wire == "anthropic"
+    chunks = anthropic_body_chunks(body, created) if is_anthropic else openai_body_chunks(body, created)
+    info = _info(engine, attempt, "body", response)
+    note = () if not attempt.streams else ("the provider ignored stream=True",)
+    return ChunkStream(BodySource(chunks), replace(info, notes=(*info.notes, *note)))
+
+
+def _info(engine: Engine, attempt: Plan, decoder: Any, response: Any) -> StreamInfo:  # noqa: ANN401
+    return StreamInfo(
+        wire=attempt.deployment.wire,
+        decoder=decoder,
+        headers=kept_headers(response.headers) if response is not None else {},
+        sent=_sent(attempt, response),
+        ignored=attempt.ignored,
+        notes=attempt.notes,
+        secrets=attempt.secrets,
+        close_timeout=engine.settings.close_timeout,
+    )
+
+
+def _sent(attempt: Plan, response: Any) -> Mapping[str, Any]:  # noqa: ANN401
+    with contextlib.suppress(Exception):
+        sent = jsontext.loads(response.request.content)
+        if isinstance(sent, dict):
+            return sent
+    return visible(attempt.arguments)

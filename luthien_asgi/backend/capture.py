@@ -1,0 +1,127 @@
+"""Keeping hold of the HTTP response that LiteLLM opens, and writing the request body ourselves where that is wanted.
+
+Strategy: LiteLLM's httpx providers take an `AsyncHTTPHandler` as `client`. Each call gets a thin one of its own that sends
+through the backend's one connection pool, keeps what came back, and hands the body to a `rewrite` function before it leaves.
+
+Deliberate differences from LiteLLM's handler:
+
+1. A request is sent once. LiteLLM repeats it with a new client when connecting fails and closes that client while the answer is
+   still to be read.
+2. Of an error response at most 64 KiB are read, for `ERROR_BODY_SECONDS` at most.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import importlib
+from collections.abc import Callable
+from functools import cache
+from typing import Any, Final
+
+from luthien_asgi import jsontext
+
+__all__ = ["HandlerPool", "raw_response"]
+
+Rewrite = Callable[[str, dict[str, Any], dict[str, str]], tuple[str, dict[str, Any], dict[str, str]]]
+"""URL, JSON body and headers as LiteLLM made them in; as they are sent out."""
+
+ERROR_BODY_BYTES: Final = 64 * 1024
+"""LiteLLM searches what it takes for the message with patterns that need seconds for a megabyte."""
+ERROR_BODY_SECONDS: Final = 5.0
+_STALE_HEADERS: Final = frozenset({"content-encoding", "content-length", "transfer-encoding"})
+
+
+class HandlerPool:
+    """The connection pools of one backend: one for each way of verifying certificates that the models ask for."""
+
+    def __init__(self) -> None:
+        self._pools: dict[str, Any] = {}
+
+    def handler(self, *, rewrite: Rewrite | None, ssl_verify: Any = None) -> Any:  # noqa: ANN401 - LiteLLM's class
+        """Return a handler for one call; its `response` is what came back. LiteLLM must be loaded."""
+        key = repr(ssl_verify)
+        if key not in self._pools:
+            self._pools[key] = _http_module().AsyncHTTPHandler(ssl_verify=ssl_verify)
+        return _call_handler()(self._pools[key], rewrite)
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        pools, self._pools = self._pools, {}
+        for pool in pools.values():
+            await pool.close()
+
+
+def _http_module() -> Any:  # noqa: ANN401
+    return importlib.import_module("litellm.llms.custom_httpx.http_handler")
+
+
+@cache
+def _call_handler() -> Any:  # noqa: ANN401 - the class can only be made once LiteLLM is there
+    module = _http_module()
+    base: Any = module.AsyncHTTPHandler
+
+    class CallHandler(base):  # type: ignore[misc]  # LiteLLM has no types here
+        """LiteLLM's handler for one call. It owns no connection: `pool` does."""
+
+        def __init__(self, pool: Any, rewrite: Rewrite | None) -> None:  # noqa: ANN401
+            self.timeout = self.event_hooks = self.ssl_verify = self.shared_session = self.transport = None
+            self.follow_redirects, self.client_alias = False, None
+            self._owns_client, self._client = False, pool.client
+            self._rewrite = rewrite
+            self.response: Any = None
+
+        async def post(
+            self,
+            url: str,
+            data: Any = None,  # noqa: ANN401
+            json: Any = None,  # noqa: ANN401
+            params: Any = None,  # noqa: ANN401
+            headers: Any = None,  # noqa: ANN401
+            timeout: Any = None,  # noqa: ANN401, ASYNC109 - LiteLLM's signature
+            stream: bool = False,
+            logging_obj: Any = None,  # noqa: ANN401, ARG002
+            files: Any = None,  # noqa: ANN401
+            content: Any = None,  # noqa: ANN401
+        ) -> Any:  # noqa: ANN401
+            """Send the request, rewritten; keep and return the response. Raises `httpx.HTTPStatusError` as LiteLLM expects."""
+            if self._rewrite is not None:
+                made = jsontext.loads(data) if json is None else dict(json)
+                url, body, headers = self._rewrite(url, made, {"content-type": "application/json", **(headers or {})})
+                data = jsontext.dumps(body)
+            payload = {"content": data} if isinstance(data, str | bytes) else {"data": data, "json": json, "content": content}
+            waiting = {} if timeout is None else {"timeout": timeout}
+            request = self._client.build_request("POST", url, params=params, headers=headers, files=files, **payload, **waiting)
+            response = await self._client.send(request, stream=stream)
+            self.response = response if response.status_code < 400 else await _bounded(response)
+            self.response.raise_for_status()
+            return self.response
+
+    return CallHandler
+
+
+async def _bounded(response: Any) -> Any:  # noqa: ANN401 - httpx.Response, which is LiteLLM's to import
+    body = bytearray()
+    try:
+        with contextlib.suppress(TimeoutError, Exception):
+            async with asyncio.timeout(ERROR_BODY_SECONDS):
+                async for part in response.aiter_bytes():
+                    body += part
+                    if len(body) > ERROR_BODY_BYTES:
+                        break
+    finally:
+        with contextlib.suppress(Exception):
+            await response.aclose()
+    headers = [(name, value) for name, value in response.headers.items() if name.lower() not in _STALE_HEADERS]
+    return type(response)(response.status_code, headers=headers, content=bytes(body), request=response.request)
+
+
+def raw_response(wrapper: Any, handler: Any) -> Any:  # noqa: ANN401 - LiteLLM's and httpx's objects
+    """Return the `httpx.Response` that LiteLLM opened, or None where it keeps it to itself.
+
+    It is looked for in the call's own handler, then where LiteLLM has it: `.response` of the OpenAI SDK's stream,
+    `.http_response` of LiteLLM's own. Touching `.streaming_response` would make it unreadable.
+    """
+    stream = getattr(wrapper, "completion_stream", None)
+    found = (getattr(handler, "response", None), getattr(stream, "response", None), getattr(stream, "http_response", None))
+    return next((response for response in found if hasattr(response, "aiter_bytes")), None)

@@ -1,0 +1,180 @@
+"""What we know of LiteLLM without importing it: names of providers and of parameters (LiteLLM 1.106, `types/router.py`)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Final
+
+__all__ = [
+    "BARE_MODELS",
+    "CLAUDE_HOSTS",
+    "HANDLER_PROVIDERS",
+    "KEYLESS_PROVIDERS",
+    "OPENAI_ITERATORS",
+    "OTHER_WIRES",
+    "PARAMETERS",
+    "PARAMETER_PREFIXES",
+    "ROUTER_ONLY",
+    "TOP_K_PROVIDERS",
+]
+
+KEYLESS_PROVIDERS: Final = frozenset(
+    {"docker_model_runner", "hosted_vllm", "llamafile", "lm_studio", "ollama", "ollama_chat", "oobabooga", "triton", "vllm"}
+)
+"""Servers that one runs oneself: they are called without a credential unless one is configured."""
+
+HANDLER_PROVIDERS: Final = frozenset(
+    {
+        "anthropic",
+        "azure_ai",
+        "deepseek",
+        "fireworks_ai",
+        "gemini",
+        "groq",
+        "hosted_vllm",
+        "mistral",
+        "ollama",
+        "ollama_chat",
+        "openrouter",
+        "together_ai",
+        "xai",
+    }
+)
+"""Providers that LiteLLM calls through its own `AsyncHTTPHandler`, so that they accept one as `client`."""
+
+BARE_MODELS: Final[Mapping[str, str]] = MappingProxyType(
+    {"gpt-": "openai", "chatgpt-": "openai", "o1": "openai", "o3": "openai", "o4": "openai", "claude-": "anthropic"}
+)
+"""Provider by the beginning of a model name that has none in front."""
+
+ROUTER_ONLY: Final = frozenset(
+    {"cooldown_time", "default_api_key_rpm_limit", "max_budget", "budget_duration", "order", "rpm", "tags", "tpm", "weight"}
+)
+"""Parameters that only a `litellm.Router` acts on."""
+
+PARAMETER_PREFIXES: Final = (
+    "aws_",
+    "azure_",
+    "bedrock_",
+    "databricks_",
+    "gcs_",
+    "input_cost_",
+    "litellm_",
+    "oci_",
+    "output_cost_",
+    "s3_",
+    "sagemaker_",
+    "sap_",
+    "snowflake_",
+    "vertex_",
+    "watsonx_",
+)
+
+PARAMETERS: Final = (
+    frozenset(
+        {
+            "additional_drop_params",
+            "allowed_openai_params",
+            "api_base",
+            "api_key",
+            "api_version",
+            "base_model",
+            "base_url",
+            "cache_control_injection_points",
+            "client_id",
+            "client_secret",
+            "custom_llm_provider",
+            "drop_params",
+            "extra_body",
+            "extra_headers",
+            "frequency_penalty",
+            "headers",
+            "logit_bias",
+            "max_completion_tokens",
+            "max_parallel_requests",
+            "max_retries",
+            "max_tokens",
+            "merge_reasoning_content_in_choices",
+            "metadata",
+            "mock_response",
+            "mode",
+            "model",
+            "num_retries",
+            "organization",
+            "parallel_tool_calls",
+            "presence_penalty",
+            "project",
+            "reasoning_effort",
+            "region_name",
+            "response_format",
+            "safety_identifier",
+            "seed",
+            "service_tier",
+            "space_id",
+            "ssl_verify",
+            "stop",
+            "stream_timeout",
+            "temperature",
+            "tenant_id",
+            "thinking",
+            "timeout",
+            "top_k",
+            "top_p",
+            "use_in_pass_through",
+            "user",
+            "verbosity",
+        }
+    )
+    | ROUTER_ONLY
+)
+
+OPENAI_ITERATORS: Final = frozenset(
+    {
+        "AsyncStream",
+        "OpenAIChatCompletionResponseIterator",
+        "CometAPIChatCompletionStreamingHandler",
+        "OVHCloudChatCompletionStreamingHandler",
+        "OpenAIChatCompletionStreamingHandler",
+        "OpenRouterChatCompletionStreamingHandler",
+    }
+)
+"""The classes (or bases) with which LiteLLM reads an OpenAI-style stream: whose response they hold, our decoder reads."""
+
+TOP_K_PROVIDERS: Final = frozenset(
+    {"bedrock", "fireworks_ai", "gemini", "hosted_vllm", "lm_studio", "llamafile", "ollama", "ollama_chat", "openrouter"}
+    | {"together_ai", "vertex_ai", "vertex_ai_beta"}
+)
+"""Providers that take `top_k` beside OpenAI's parameters."""
+
+CLAUDE_HOSTS: Final = frozenset({"bedrock", "vertex_ai", "vertex_ai_beta"})
+"""Providers whose Claude models take thinking blocks and cache marks through LiteLLM."""
+
+OTHER_WIRES: Final = frozenset(
+    {
+        "a2a",
+        "aleph_alpha",
+        "anthropic",
+        "anthropic_text",
+        "bedrock",
+        "cloudflare",
+        "cohere",
+        "cohere_chat",
+        "gemini",
+        "nlp_cloud",
+        "oci",
+        "ollama",
+        "ollama_chat",
+        "palm",
+        "petals",
+        "predibase",
+        "replicate",
+        "sagemaker",
+        "snowflake",
+        "triton",
+        "vertex_ai",
+        "vertex_ai_beta",
+        "watsonx",
+    }
+)
+"""Providers whose API is not OpenAI's: a parameter that LiteLLM cannot map for them is refused, not passed on as it is."""

@@ -1,0 +1,267 @@
+"""An open answer: where its chunk data comes from, and the iterator over its chunks.
+
+Strategy: a source gives batches of chunk data and closes what it holds; `ChunkStream` is the same iterator over any of them. What
+came before an error is delivered before it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol, Self
+
+from luthien_asgi.backend.chunks import build
+from luthien_asgi.backend.recover import network_error, recover
+from luthien_asgi.backend.scrub import scrub_text, scrub_value
+from luthien_asgi.chunks import Chunk
+from luthien_asgi.errors import ApiError, BackendError
+from luthien_asgi.request import WireName
+
+__all__ = ["BodySource", "ChunkStream", "Decoder", "IterationSource", "RawSource", "Source", "StreamInfo"]
+
+ChunkData = dict[str, Any]
+DecoderName = Literal["openai", "anthropic", "litellm", "body"]
+
+
+class Decoder(Protocol):
+    """Bytes of a provider's stream in, chunk data out."""
+
+    error: BackendError | None
+
+    @property
+    def finished(self) -> bool:
+        """Whether the answer is complete."""
+        ...
+
+    def feed(self, data: bytes) -> list[ChunkData]:
+        """Return the chunks that these bytes complete; `error` is to be raised after them."""
+        ...
+
+    def finish(self) -> list[ChunkData]:
+        """Return the last chunks, or raise `BackendError` when the stream broke off."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """What one reading gave."""
+
+    chunks: Sequence[ChunkData] = ()
+    error: ApiError | None = None
+    ended: bool = False
+
+
+class Source(Protocol):
+    """Where chunk data comes from."""
+
+    async def read(self) -> Batch:
+        """Wait for the next data. Nothing of it is lost when the wait is cancelled and the source closed."""
+        ...
+
+    async def close(self) -> None:
+        """Close the provider's connection, also when nothing was read."""
+        ...
+
+
+class RawSource:
+    """The provider's own bytes, decoded by us."""
+
+    def __init__(self, response: Any, decoder: Decoder) -> None:  # noqa: ANN401 - httpx.Response, which is LiteLLM's to import
+        self._response = response
+        self._decoder = decoder
+        self._bytes: AsyncIterator[bytes] = response.aiter_bytes()
+
+    async def read(self) -> Batch:
+        """Read one packet and decode it."""
+        try:
+            data = await anext(self._bytes)
+        except StopAsyncIteration:
+            return self._end()
+        except Exception as error:
+            failure = network_error(error) or BackendError("the provider's answer could not be read")
+            return self._decoded(left_over(self._response), failure)
+        return self._decoded(data, None)
+
+    def _decoded(self, data: bytes, failure: BackendError | None) -> Batch:
+        """Decode what came; `failure` is what the connection broke off with, if the answer is not complete without it."""
+        try:
+            chunks = self._decoder.feed(data)
+        except BackendError as error:
+            return Batch(error=error)
+        ended = self._decoder.finished
+        return Batch(chunks, self._decoder.error or (None if ended else failure), ended=ended)
+
+    def _end(self) -> Batch:
+        try:
+            return Batch(self._decoder.finish(), ended=True)
+        except BackendError as error:
+            return Batch(error=error)
+
+    async def close(self) -> None:
+        """Close the response; its connection goes back to the pool when the answer was read to its end."""
+        with contextlib.suppress(Exception):
+            await self._bytes.aclose()  # type: ignore[attr-defined]  # httpx's is an async generator
+        await self._response.aclose()
+
+
+def left_over(response: Any) -> bytes:  # noqa: ANN401 - httpx.Response
+    """Return what was received before the connection broke off and not read yet.
+
+    aiohttp, LiteLLM's transport, throws it away: once its reader knows of the error it raises that before it gives its buffer.
+    Only what is not compressed is taken from there; with another transport there is nothing to take.
+    """
+    stream = getattr(response, "stream", None)
+    inner = getattr(stream, "_stream", stream)
+    content = getattr(getattr(inner, "_aiohttp_response", None), "content", None)
+    buffer = getattr(content, "_buffer", None)
+    if not buffer or response.headers.get("content-encoding", "identity") != "identity":
+        return b""
+    return b"".join(buffer)[getattr(content, "_buffer_offset", 0) :]
+
+
+class IterationSource:
+    """LiteLLM's own iteration, for wires that we do not decode.
+
+    Deliberate differences from it:
+
+    1. All chunks have one id, model and creation time, the first that it gives.
+    2. The finish reason that it invents for an answer that was cut off is an error.
+    3. At its end the price and the log entry of the call are not computed: for Ollama that blocks the event loop on the network.
+    """
+
+    def __init__(
+        self,
+        wrapper: Any,  # noqa: ANN401 - LiteLLM's CustomStreamWrapper
+        *,
+        split: Callable[[dict[str, Any]], list[ChunkData]],
+        find_response: Callable[[], Any],
+        secrets: Sequence[str],
+    ) -> None:
+        self._wrapper, self._split, self._find_response, self._secrets = wrapper, split, find_response, secrets
+        self._iterator = aiter(wrapper)
+        self._identity: dict[str, Any] = {}
+        if (log := getattr(wrapper, "logging_obj", None)) is not None:
+            log._on_deferred_stream_complete = _nothing  # noqa: SLF001 - difference 3
+
+    async def read(self) -> Batch:
+        """Take LiteLLM's next chunk apart."""
+        try:
+            chunk = await anext(self._iterator)
+            return self._taken_apart(chunk.model_dump())
+        except StopAsyncIteration:
+            return Batch(ended=True)
+        except Exception as error:
+            return Batch(error=recover(error, secrets=self._secrets))
+
+    def _taken_apart(self, data: ChunkData) -> Batch:
+        if _invented(self._wrapper, data):
+            return Batch(error=BackendError("the provider's answer ended without a finish reason"))
+        self._identity = self._identity or {name: data.get(name) for name in ("id", "created", "model")}
+        return Batch(self._split({**data, **self._identity}))
+
+    async def close(self) -> None:
+        """Close the response if there is one by now (Gemini's is opened by the first reading), and what LiteLLM holds of it."""
+        stream = getattr(self._wrapper, "completion_stream", None)
+        inner = getattr(stream, "streaming_response", None)
+        for held in (self._find_response(), self._wrapper, inner, stream):
+            if close := getattr(held, "aclose", None):
+                with contextlib.suppress(Exception):
+                    await close()
+
+
+async def _nothing(*_: object, **__: object) -> None:
+    return None
+
+
+def _invented(wrapper: Any, data: ChunkData) -> bool:  # noqa: ANN401
+    """Tell whether a finish reason is LiteLLM's own: it remembers what the provider said in two fields."""
+    if not any(choice.get("finish_reason") for choice in data.get("choices") or ()):
+        return False
+    said = [getattr(wrapper, name, "unknown") for name in ("received_finish_reason", "intermittent_finish_reason")]
+    return said == [None, None]
+
+
+class BodySource:
+    """An answer that came whole."""
+
+    def __init__(self, chunks: Sequence[ChunkData]) -> None:
+        self._chunks = chunks
+
+    async def read(self) -> Batch:
+        """Return all of it."""
+        return Batch(self._chunks, ended=True)
+
+    async def close(self) -> None:
+        """Do nothing: the response was read to its end."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StreamInfo:
+    """What is known of an answer when it begins."""
+
+    wire: WireName
+    decoder: DecoderName
+    headers: Mapping[str, str]
+    sent: Mapping[str, Any]
+    ignored: Sequence[str]
+    notes: Sequence[str]
+    secrets: Sequence[str] = field(default=(), repr=False)
+    close_timeout: float
+
+
+class ChunkStream:
+    """The chunks of one answer (a `BackendStream`)."""
+
+    def __init__(self, source: Source, info: StreamInfo) -> None:
+        self.wire, self.decoder = info.wire, info.decoder
+        self.headers, self.sent = info.headers, info.sent
+        self.ignored, self.notes = info.ignored, info.notes
+        self._secrets, self._close_timeout = info.secrets, info.close_timeout
+        self._source = source
+        self._ready: deque[ChunkData] = deque()
+        self._error: ApiError | None = None
+        self._ended = self._closed = False
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Chunk:
+        while not self._ready:
+            if self._ended or self._closed:
+                self._raise_end()
+            await self._fill()
+        return build(self._ready.popleft())
+
+    def _raise_end(self) -> None:
+        error, self._error = self._error, None
+        if error is not None:
+            raise error
+        raise StopAsyncIteration
+
+    async def _fill(self) -> None:
+        batch = await self._source.read()
+        self._ready.extend(batch.chunks)
+        self._ended = batch.ended or batch.error is not None
+        self._error = _scrubbed(batch.error, self._secrets) if batch.error else None
+
+    async def aclose(self) -> None:
+        """Close the provider's connection, in `close_timeout` at most, and also when the caller is cancelled meanwhile."""
+        if not self._closed:
+            self._closed = True
+            self._ready.clear()
+            await asyncio.shield(self._close())
+
+    async def _close(self) -> None:
+        with contextlib.suppress(Exception):
+            async with asyncio.timeout(self._close_timeout):
+                await self._source.close()
+
+
+def _scrubbed(error: ApiError, secrets: Sequence[str]) -> ApiError:
+    error.message = scrub_text(error.message, secrets)
+    error.args = (error.message,)
+    error.raw = scrub_value(error.raw, secrets) if error.raw else None
+    return error

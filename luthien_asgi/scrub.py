@@ -1,0 +1,68 @@
+"""Taking credentials out of texts that are kept or shown: error messages, notes, headers.
+
+Strategy: a text is scrubbed by what credentials look like (the prefixes that providers give their keys, `Authorization` schemes,
+named fields, the user part of a URL), because whoever writes a record does not know every key in play. A false alarm costs a
+word of a message; a miss costs a key. All patterns are linear: none can be made slow by a hostile text.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any, Final
+
+__all__ = ["MASK", "scrub", "scrub_headers", "scrub_value"]
+
+MASK: Final = "[redacted]"
+"""What stands where a credential was."""
+
+_FIELD: Final = (
+    r"(?:(?:proxy-)?authorization|[\w-]{0,32}api[-_ ]?key|(?:access|auth|refresh|session|security)[-_ ]?token"
+    r"|[\w-]{0,32}secret(?:[-_]\w{1,32})?|password|passwd|credentials?|signature|(?:set-)?cookie)"
+)
+_PREFIXES: Final = (
+    r"(?:sk|pk|rk|gsk|xai|hf|pplx|r8|fw|nvapi|tgp|csk|glpat|gh[pousr]|github_pat|xox[abeoprs])[-_][\w*-]{8,}"
+    r"|AIza[\w-]{20,}|(?:AKIA|ASIA)[A-Z0-9]{12,}|ya29\.[\w.-]{8,}|eyJ[\w-]{8,2048}\.[\w-]+(?:\.[\w-]*)?"
+)
+_NAMED: Final = (
+    rf"(?<![\w-])({_FIELD}(?: provided)?[\"']?\s{{0,8}}[:=]\s{{0,8}}[\"']?(?:(?:bearer|basic) )?)"
+    r"(?!\[redacted\])[^\s\"',;&}]{4,}"
+)
+_RULES: Final[tuple[tuple[re.Pattern[str], str], ...]] = (
+    (re.compile(r"\b(bearer|basic)\s{1,8}[\w.~+/=*-]{8,}", re.IGNORECASE), rf"\1 {MASK}"),
+    (re.compile(r"(://)[^\s/]{1,512}@"), rf"\1{MASK}@"),
+    (re.compile(rf"(?<![A-Za-z0-9])(?:{_PREFIXES})"), MASK),
+    (re.compile(r"([?&](?:key|sig|token|code)=)[^\s&\"'#]+", re.IGNORECASE), rf"\1{MASK}"),
+    (re.compile(_NAMED, re.IGNORECASE), rf"\1{MASK}"),
+)
+_SECRET_NAME: Final = re.compile(rf"{_FIELD}\Z", re.IGNORECASE)
+_SECRET_HEADER: Final = re.compile(r"auth|key|token|secret|cookie|password|credential|signature|session", re.IGNORECASE)
+
+
+def scrub(text: str) -> str:
+    """Return a text with everything that looks like a credential masked. Scrubbing twice is scrubbing once."""
+    for pattern, replacement in _RULES:
+        text = pattern.sub(replacement, text)
+    return text
+
+
+def scrub_value(value: Any) -> Any:  # noqa: ANN401 - JSON is any shape
+    """Return a copy of a JSON value: its texts scrubbed, and masked whole under a name that says "credential"."""
+    if isinstance(value, str):
+        return scrub(value)
+    if isinstance(value, Mapping):
+        return {name: _scrub_field(name, item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [scrub_value(item) for item in value]
+    return value
+
+
+def scrub_headers(headers: Mapping[str, str]) -> dict[str, str]:
+    """Return headers by lower-case name, those that carry credentials or sessions masked, the others scrubbed."""
+    return {name.lower(): MASK if _SECRET_HEADER.search(name) is not None else scrub(value) for name, value in headers.items()}
+
+
+def _scrub_field(name: object, item: Any) -> Any:  # noqa: ANN401
+    if isinstance(item, str) and isinstance(name, str) and _SECRET_NAME.match(name):
+        return MASK if item else item
+    return scrub_value(item)
