@@ -7,7 +7,7 @@ is reused with another id is another call.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -45,7 +45,7 @@ class OpenBlock:
         self.id = self.id or part.id
         self.name = self.name or part.name
         self.custom = self.custom or part.custom
-        if part.event is not None:
+        if part.event is not None and _says_more(part):
             self.events.append(part.event)
 
     def block(self) -> Block:
@@ -61,6 +61,17 @@ class OpenBlock:
             custom=self.custom,
             raw={"events": list(self.events)} if self.events else None,
         )
+
+
+_STANDARD = frozenset({"type", "text", "thinking", "signature", "data", "id", "name", "input", "citations"})
+
+
+def _says_more(part: Part) -> bool:
+    """Tell whether a provider's event says more than the common format holds; the opening of an ordinary block does not."""
+    if part.kind is BlockKind.OTHER or part.phase != "open" or part.event is None:
+        return True
+    block = part.event.get("content_block")
+    return not isinstance(block, Mapping) or not _STANDARD.issuperset(block)
 
 
 class Step(NamedTuple):

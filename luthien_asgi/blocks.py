@@ -71,6 +71,6 @@ class Block:
                 record[name] = value
         if self.choice:
             record["choice"] = self.choice
-        if self.raw is not None and self.kind is BlockKind.OTHER:
+        if self.raw is not None:
             record["raw"] = dict(self.raw)
         return record

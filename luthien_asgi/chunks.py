@@ -205,6 +205,7 @@ def with_text(chunk: Chunk, text: str) -> Chunk:
     if part.kind is BlockKind.TEXT:
         delta.content = text
         delta.annotations = None
+        changed.provider_specific_fields = _without_event(chunk)  # type: ignore[attr-defined]  # a field of LiteLLM's class
         changed.choices[0].logprobs = None
     elif part.kind is BlockKind.REFUSAL:
         delta.refusal = text
@@ -215,6 +216,11 @@ def with_text(chunk: Chunk, text: str) -> Chunk:
         msg = f"a chunk of kind {part.kind} has no text to change"
         raise ValueError(msg)
     return changed
+
+
+def _without_event(chunk: Chunk) -> dict[str, Any] | None:
+    """The provider's event holds the text as it was."""
+    return {name: value for name, value in provider_fields(chunk).items() if name != "anthropic"} or None
 
 
 def copied(chunk: Chunk) -> Chunk:

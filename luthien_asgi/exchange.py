@@ -26,7 +26,7 @@ from luthien_asgi.recorder import Begin, Ending, Transaction, TransactionRecorde
 from luthien_asgi.request import ChatRequest
 from luthien_asgi.responses import send_error, send_json
 from luthien_asgi.settings import Limits, StreamSettings
-from luthien_asgi.telemetry import Telemetry
+from luthien_asgi.telemetry import Telemetry, backend_attributes, report_end
 from luthien_asgi.wire.protocol import WireFormat
 
 __all__ = ["Exchange", "Services"]
@@ -268,14 +268,14 @@ class _Run:
         target = services.backend.target(self.ctx.request.model)
         call = exchange._call(self.ctx.request, target)  # noqa: SLF001 - the other half of one module
         opening = BackendOpening(services.backend, call, settings=services.settings, log=self.log)
-        opening.start(tasks)
-        try:
-            if self.ctx.request.stream:
-                await self._stream(opening)
-            else:
-                await self._collect(opening)
-        finally:
-            await opening.aclose()
+        request = self.ctx.request
+        about = backend_attributes(provider=target.provider, model=target.name, stream=request.stream, body=request.body)
+        with self.obs.span(f"chat {target.name}", about):
+            opening.start(tasks)
+            try:
+                await (self._stream(opening) if request.stream else self._collect(opening))
+            finally:
+                await opening.aclose()
 
     async def _stream(self, opening: BackendOpening) -> None:
         exchange, settings = self.exchange, self.exchange.services.settings
@@ -353,7 +353,7 @@ class _Run:
         told = None if error is None else {"type": error.type, "message": error.message, "code": error.code}
         end = self.log.end(self.ending, told)
         await self._tell_policy()
-        self.obs.end(self.ending, error=None if error is None else error.type)
+        report_end(self.obs, end)
         try:
             await self.exchange.services.recorder.end(end)
         except Exception:

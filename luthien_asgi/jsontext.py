@@ -7,6 +7,7 @@ chunks), goes through the standard library: so a pair split over two chunks surv
 from __future__ import annotations
 
 import json
+import math
 from typing import Any, Final
 
 import msgspec
@@ -20,7 +21,7 @@ _encode: Final = msgspec.json.Encoder().encode
 def loads(data: bytes | str) -> Any:  # noqa: ANN401 - JSON is any shape
     """Parse one JSON text.
 
-    Raises `ValueError` on anything that is not JSON: syntax, NaN and Infinity, bytes that are not UTF-8, nesting beyond the
+    Raises `ValueError` on anything that is not JSON: syntax, NaN and Infinity, numbers beyond a double, bytes that are not UTF-8, nesting beyond the
     interpreter's recursion limit.
     """
     try:
@@ -37,13 +38,23 @@ def loads(data: bytes | str) -> Any:  # noqa: ANN401 - JSON is any shape
 
 def _loads_slowly(data: bytes | str) -> Any:  # noqa: ANN401
     try:
-        return json.loads(data, parse_constant=_refuse_constant)
+        # The standard library guesses the encoding of bytes; JSON on these wires is UTF-8 and nothing else.
+        text = data if isinstance(data, str) else data.decode("utf-8")
+        return json.loads(text, parse_constant=_refuse_constant, parse_float=_finite)
     except RecursionError:
         msg = "JSON is nested too deeply"
         raise ValueError(msg) from None
     except UnicodeDecodeError:
         msg = "JSON is not UTF-8"
         raise ValueError(msg) from None
+
+
+def _finite(number: str) -> float:
+    value = float(number)
+    if math.isinf(value):
+        msg = "a number is beyond what a double holds"
+        raise ValueError(msg)
+    return value
 
 
 def _refuse_constant(name: str) -> None:

@@ -1,0 +1,275 @@
+"""The lines of a JSONL record: how a record becomes one, and how two become a transaction again. The keys are in `jsonl`.
+
+Strategy: a `_View` says what one content setting makes of each part; the line's shape is the same for all three. `hash` works by
+an allowlist: a text stays only under a key that holds identifiers, and only when it looks like one; what is not known to be
+structure is hashed whole.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, Final, Literal, get_args
+
+from luthien_asgi import jsontext
+from luthien_asgi.blocks import Block
+from luthien_asgi.recorder import Begin, End, VerdictRecord
+from luthien_asgi.scrub import scrub, scrub_value
+
+__all__ = ["Content", "Lines", "Mask", "read_transactions"]
+
+_log: Final = logging.getLogger(__name__)
+
+Content = Literal["full", "final", "hash"]
+Mask = Callable[[str], str]
+"""Changes a text before it is written, so that what a policy masks for the client is masked in the record too."""
+
+_STRUCTURE: Final = frozenset(
+    {"messages", "content", "system", "tools", "function", "custom", "tool_calls", "tool_choice", "thinking", "reasoning"}
+    | {"source", "cache_control", "stream_options", "image_url", "input_audio", "file"}
+)
+"""Keys of a request whose objects and lists are looked into; those of all others are hashed as a whole."""
+_IDENTIFIERS: Final = frozenset(
+    {"model", "role", "type", "id", "name", "tool_call_id", "tool_use_id", "tool_choice", "media_type", "format", "effort"}
+    | {"service_tier", "reasoning_effort"}
+)
+"""Keys of a request whose texts stay when they look like an identifier."""
+_IDENTIFIER: Final = re.compile(r"[\w.:/@*-]{1,200}", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _View:
+    """What one content setting makes of the parts of a record."""
+
+    request: Callable[[Any], Any]
+    backend: Callable[[Block], dict[str, Any] | None]
+    final: Callable[[Block], dict[str, Any] | None]
+    words: Callable[[str], str]
+    """An error's message, a verdict's reason: written by us or a policy, and apt to quote."""
+    name: Callable[[str], str]
+    usage: Callable[[Any], Any]
+
+
+class Lines:
+    """Turns records into lines, as one content setting wants them."""
+
+    def __init__(self, *, content: Content, mask: Mask | None = None) -> None:
+        """Raises `ValueError` for a content setting that there is not."""
+        if content not in get_args(Content):
+            msg = f"content must be full, final or hash, not {content!r}"
+            raise ValueError(msg)
+        self._view: Final = _view(content, mask)
+
+    def of(self, record: Begin | End) -> bytes:
+        """Return a record as one line of JSON, its newline included.
+
+        An `End` always gives a line: one that is not JSON is written without its content, and a note says so. Raises `TypeError`
+        or `ValueError` for such a `Begin`.
+        """
+        if isinstance(record, Begin):
+            return _line(_begin(record, self._view))
+        try:
+            return _line(_end(record, self._view))
+        except Exception as error:
+            # Not the error's text: it may quote content.
+            _log.error("the end of %s could not be written in full: %s", record.id, type(error).__name__)
+            return _line(_without_content(record, f"written without its content: {type(error).__name__}"))
+
+
+def read_transactions(path: Path | str) -> Iterator[dict[str, Any]]:
+    """Yield the transactions of one file as `{"id", "begin", "end"}`, in the order of their ends; at last those without an end.
+
+    `begin` and `end` are the lines' values; `end` is None for a transaction that was running when the process stopped or the file
+    was read. A line that was torn by a crash is skipped, with a warning in the log.
+    """
+    open_: dict[str, dict[str, Any]] = {}
+    for line in _values(Path(path)):
+        if line.get("type") == "begin":
+            open_[line["id"]] = line
+        elif line.get("type") == "end":
+            yield {"id": line["id"], "begin": open_.pop(line["id"], None), "end": line}
+    for identity, begin in open_.items():
+        yield {"id": identity, "begin": begin, "end": None}
+
+
+def _values(path: Path) -> Iterator[dict[str, Any]]:
+    with path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            value = _parsed(line)
+            if value is not None:
+                yield value
+            elif line.strip():
+                _log.warning("%s: line %d is not a record (torn by a crash?)", path, number)
+
+
+def _parsed(line: bytes) -> dict[str, Any] | None:
+    try:
+        value = jsontext.loads(line)
+    except ValueError:
+        return None
+    return value if isinstance(value, dict) and isinstance(value.get("id"), str) else None
+
+
+# --- the shape -------------------------------------------------------------------------------------------------------------
+
+
+def _line(values: Mapping[str, Any]) -> bytes:
+    return jsontext.dumps(values) + b"\n"
+
+
+def _begin(begin: Begin, view: _View) -> dict[str, Any]:
+    return {
+        "type": "begin",
+        "id": begin.id,
+        "at": begin.at,
+        "wire": begin.wire,
+        "path": begin.path,
+        "model": view.name(begin.model),
+        "stream": begin.stream,
+        "client": begin.client,
+        "request": view.request(begin.request),
+    }
+
+
+def _end(end: End, view: _View) -> dict[str, Any]:
+    return {
+        "type": "end",
+        "id": end.id,
+        "at": end.at,
+        "ending": end.ending,
+        "status": end.status,
+        "error": _error(end.error, view),
+        "sent": view.request(end.sent),
+        "decoder": end.decoder,
+        "ignored": [view.name(name) for name in end.ignored],
+        "backend_blocks": _blocks(end.backend_blocks, view.backend),
+        "final_blocks": _blocks(end.final_blocks, view.final),
+        "verdicts": [_verdict(verdict, view) for verdict in end.verdicts],
+        "usage": view.usage(end.usage),
+        "finish_reasons": {str(choice): reason for choice, reason in end.finish_reasons.items()},
+        "timings": dict(end.timings),
+        "notes": [scrub(note) for note in end.notes],
+    }
+
+
+def _without_content(end: End, note: str) -> dict[str, Any]:
+    kept = {"type": "end", "id": end.id, "at": end.at, "ending": end.ending, "status": end.status, "error": None, "sent": None}
+    lists: dict[str, Any] = {"ignored": [], "backend_blocks": [], "final_blocks": [], "verdicts": [], "usage": None}
+    return {**kept, "decoder": end.decoder, **lists, "finish_reasons": {}, "timings": {}, "notes": [note]}
+
+
+def _error(error: Mapping[str, Any] | None, view: _View) -> dict[str, Any] | None:
+    if error is None:
+        return None
+    return {
+        name: view.words(value) if name == "message" and isinstance(value, str) else _named(value, view)
+        for name, value in error.items()
+    }
+
+
+def _named(value: object, view: _View) -> object:
+    return view.name(scrub(value)) if isinstance(value, str) else scrub_value(value)
+
+
+def _verdict(verdict: VerdictRecord, view: _View) -> dict[str, Any]:
+    changed = {"reason": view.words(verdict.reason), "tool": view.name(verdict.tool)}
+    return {name: value for name, value in {**asdict(verdict), **changed}.items() if value != ""}
+
+
+def _blocks(blocks: Sequence[Block], view: Callable[[Block], dict[str, Any] | None]) -> list[dict[str, Any]]:
+    return [record for block in blocks if (record := view(block)) is not None]
+
+
+# --- the views -------------------------------------------------------------------------------------------------------------
+
+
+def _view(content: Content, mask: Mask | None) -> _View:
+    if content == "hash":
+        return _View(
+            request=_hashed, backend=_hashed_block, final=_hashed_block, words=_digest_text, name=_identifier, usage=_figures
+        )
+    keep: Callable[[Any], Any] = _same if mask is None else lambda value: _mapped(value, mask)
+    block = _block if mask is None else lambda found: _masked_block(found, mask)
+    words = scrub if mask is None else lambda text: scrub(mask(text))
+    if content == "full":
+        return _View(request=keep, backend=block, final=block, words=words, name=_same, usage=_same)
+    return _View(request=_nothing, backend=_nothing, final=block, words=words, name=_same, usage=_same)
+
+
+def _same(value: Any) -> Any:  # noqa: ANN401 - JSON is any shape
+    return dict(value) if isinstance(value, Mapping) else value
+
+
+def _nothing(_: object) -> None:
+    return None
+
+
+def _block(block: Block) -> dict[str, Any]:
+    record = block.as_record() | {"index": block.index}
+    return record | {"custom": True} if block.custom else record
+
+
+def _masked_block(block: Block, mask: Mask) -> dict[str, Any]:
+    record = _block(block)
+    return record | {name: _mapped(record[name], mask) for name in ("text", "raw") if name in record}
+
+
+def _mapped(value: Any, change: Mask) -> Any:  # noqa: ANN401
+    if isinstance(value, str):
+        return change(value)
+    if isinstance(value, Mapping):
+        return {name: _mapped(item, change) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_mapped(item, change) for item in value]
+    return value
+
+
+# --- hashing ---------------------------------------------------------------------------------------------------------------
+
+
+def _digest_text(text: str) -> str:
+    return f"sha256:{sha256(text.encode('utf-8', 'surrogatepass')).hexdigest()}" if text else ""
+
+
+def _digest(value: Any) -> str:  # noqa: ANN401
+    """Return the hash of a text, or of another value's JSON with sorted keys, compact, ASCII."""
+    return _digest_text(value if isinstance(value, str) else json.dumps(value, sort_keys=True, separators=(",", ":")))
+
+
+def _identifier(text: str) -> str:
+    return text if _IDENTIFIER.fullmatch(text) or not text else _digest_text(text)
+
+
+def _hashed(value: Any, key: str = "messages") -> Any:  # noqa: ANN401
+    """Return a request's value with hashes instead of its texts; `key` is the one that it stands under."""
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, str):
+        return _identifier(value) if key in _IDENTIFIERS else _digest_text(value)
+    if key not in _STRUCTURE:
+        return value if isinstance(value, int | float) else _digest(value)
+    if isinstance(value, Mapping):
+        return {_identifier(name): _hashed(item, name) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_hashed(item, key) for item in value]
+    return _digest(value)
+
+
+def _hashed_block(block: Block) -> dict[str, Any]:
+    record = _block(block)
+    hashed = {name: _digest(record[name]) for name in ("text", "signature", "raw") if name in record}
+    return record | hashed | {name: _identifier(record[name]) for name in ("id", "name") if name in record}
+
+
+def _figures(value: Any) -> Any:  # noqa: ANN401
+    """Return usage: its numbers, its keys, and no text that is not an identifier."""
+    if isinstance(value, Mapping):
+        return {_identifier(str(name)): _figures(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_figures(item) for item in value]
+    return _identifier(value) if isinstance(value, str) else value

@@ -1,0 +1,109 @@
+"""Scrubbing: what looks like a credential is masked, everything else stays."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from luthien_asgi.scrub import MASK, scrub, scrub_headers, scrub_value
+
+SECRET = "Zx81QpLm42vbNNtr"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"Incorrect API key provided: sk-proj-{SECRET}. You can find it elsewhere.",
+        f"sk-ant-api03-{SECRET}-AA",
+        f"key gsk_{SECRET} is revoked",
+        f"hf_{SECRET}",
+        f"github_pat_{SECRET}",
+        f"AIzaSy{SECRET}{SECRET}",
+        "AKIAIOSFODNN7EXAMPLE was refused",
+        f"eyJhbGciOi.eyJzdWIi{SECRET}.{SECRET}",
+        f"Authorization: Bearer {SECRET}",
+        f"authorization: basic {SECRET}==",
+        f"'x-api-key': '{SECRET}'",
+        f'{{"api_key": "{SECRET}"}}',
+        f"OPENAI_API_KEY={SECRET}",
+        f"client_secret={SECRET}&grant=1",
+        f"password: {SECRET}",
+        f"https://generative.example/v1?alt=sse&key={SECRET}&x=1",
+        f"https://user:{SECRET}@proxy.example/",
+        f"https://user:p@{SECRET}@proxy.example/",
+        f"Set-Cookie: {SECRET}; path=/",
+    ],
+)
+def test_a_credential_is_masked_wherever_it_stands(text: str) -> None:
+    """Nothing of a key, token, password or cookie is left, and a mask says that something was there."""
+    cleaned = scrub(text)
+    assert SECRET not in cleaned
+    assert "AKIAIOSFODNN7EXAMPLE" not in cleaned
+    assert MASK in cleaned
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "The field `max_tokens` is missing: it must be a positive number.",
+        "model gpt-4o-mini-2024-07-18 does not exist",
+        "https://api.example/v1/chat/completions?alt=sse answered 529",
+        "a risk-assessment of the task-scheduling",
+        "mail me@example.org",
+        "the key 'temperature' is unknown",
+    ],
+)
+def test_other_text_stays_as_it_is(text: str) -> None:
+    """A message without a credential is not touched."""
+    assert scrub(text) == text
+
+
+def test_the_rest_of_the_message_stays_readable() -> None:
+    """Only the credential is masked: what surrounds it still says what happened."""
+    assert scrub("401 from https://u:pw@h.example/x for api_key=abcdefgh, retry") == (
+        f"401 from https://{MASK}@h.example/x for api_key={MASK}, retry"
+    )
+
+
+def test_scrubbing_twice_is_scrubbing_once() -> None:
+    """A scrubbed text is stable, so that it may be scrubbed at every border."""
+    once = scrub(f"Bearer {SECRET}, api_key: {SECRET}, https://a:{SECRET}@h/, ?key={SECRET}")
+    assert scrub(once) == once
+
+
+@pytest.mark.parametrize("unit", ["a", "-eyJa", "sk-", "://", "api_key", "bearer ", "[redacted]", "secret_", "?key="])
+def test_a_hostile_text_costs_linear_time(unit: str) -> None:
+    """200 kB of any pattern's beginning are scrubbed in well under two seconds."""
+    text = unit * (200_000 // len(unit))
+    began = time.perf_counter()
+    scrub(text)
+    assert time.perf_counter() - began < 2
+
+
+def test_values_are_scrubbed_at_every_depth_and_by_their_name() -> None:
+    """Texts in objects and lists are scrubbed; under a name that says credential even one that looks harmless is masked."""
+    value = {"error": [{"message": f"Bearer {SECRET}", "api_key": "plain", "code": 7, "api_key_id": None}], "n": 1.5}
+    assert scrub_value(value) == {
+        "error": [{"message": f"Bearer {MASK}", "api_key": MASK, "code": 7, "api_key_id": None}],
+        "n": 1.5,
+    }
+
+
+def test_scrubbing_a_value_leaves_the_original_alone() -> None:
+    """The value that was given is not changed."""
+    value = {"password": SECRET, "list": [f"Bearer {SECRET}"]}
+    scrub_value(value)
+    assert value == {"password": SECRET, "list": [f"Bearer {SECRET}"]}
+
+
+def test_headers_that_carry_credentials_are_masked_whole() -> None:
+    """Whatever their value looks like; the others stay."""
+    headers = {"Authorization": "x", "X-Api-Key": "y", "Cookie": "z", "anthropic-version": "2023-06-01", "retry-after": "3"}
+    assert scrub_headers(headers) == {
+        "authorization": MASK,
+        "x-api-key": MASK,
+        "cookie": MASK,
+        "anthropic-version": "2023-06-01",
+        "retry-after": "3",
+    }
