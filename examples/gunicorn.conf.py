@@ -1,0 +1,33 @@
+r"""Settings for gunicorn, with its own ASGI worker or with uvicorn's.
+
+Run it:
+
+    export LUTHIEN_CONFIG=luthien.yaml
+    gunicorn --config examples/gunicorn.conf.py luthien_asgi.server:app
+    gunicorn --config examples/gunicorn.conf.py -k uvicorn_worker.UvicornWorker luthien_asgi.server:app
+
+Call it:
+
+    curl -N localhost:4000/v1/chat/completions -H "authorization: Bearer $LUTHIEN_CLIENT_KEY" \
+      -H 'content-type: application/json' \
+      -d '{"model": "fast", "stream": true, "messages": [{"role": "user", "content": "Say hello."}]}'
+
+The trap: `graceful_timeout` has to be longer than the setting `drain_timeout` (30 s), or running answers are cut off. And
+`timeout` does not bound an answer: a worker that streams tells gunicorn that it is alive.
+"""
+
+from __future__ import annotations
+
+import os
+
+from luthien_asgi.server import preload
+
+bind = os.environ.get("BIND", "127.0.0.1:4000")
+workers = int(os.environ.get("WEB_CONCURRENCY", "2"))
+worker_class = "asgi"
+graceful_timeout = 40
+
+
+def on_starting(server: object) -> None:
+    """Import LiteLLM once, before the workers are forked: it takes seconds and 165 MB."""
+    preload()

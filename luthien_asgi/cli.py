@@ -1,0 +1,210 @@
+"""The command line: `demo`, `serve`, `check` and `policies`.
+
+Exit status: 0 for success, 1 for what failed at run time, 2 for a wrong command line or configuration, 130 for Ctrl-C.
+Progress and errors go to stderr, results to stdout.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Final
+
+from luthien_asgi import __version__
+from luthien_asgi.errors import ConfigError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from luthien_asgi.config import Config
+
+__all__ = ["main"]
+
+FAILED: Final = 1
+WRONG: Final = 2
+INTERRUPTED: Final = 130
+BROKEN_PIPE: Final = 141
+"""What a shell reports for a program that SIGPIPE ended (128 + 13)."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command and return the exit status."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    parsed = _parser().parse_args(arguments)
+    command: Callable[[argparse.Namespace], int] = parsed.command
+    try:
+        status = command(parsed)
+        sys.stdout.flush()
+    except ConfigError as error:
+        _complain(error)
+        return WRONG
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:
+        # Python flushes stdout once more at exit, and would complain about the same pipe.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return BROKEN_PIPE
+    return status
+
+
+def _say(text: object) -> None:
+    sys.stdout.write(f"{text}\n")
+
+
+def _complain(error: object) -> None:
+    sys.stderr.write(f"{error}\n")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="luthien-asgi", description="A policy between your programs and any language model.")
+    parser.add_argument("--version", action="version", version=f"luthien-asgi {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    _add_demo(commands.add_parser("demo", help="see a policy at work; nothing to configure, nothing leaves this machine"))
+    _add_serve(commands.add_parser("serve", help="run the gateway"))
+    _add_check(commands.add_parser("check", help="say what is wrong with a configuration; nothing starts"))
+    _add_policies(commands.add_parser("policies", help="list the policies that ship, and what each takes"))
+    return parser
+
+
+def _add_demo(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--serve", action="store_true", help="stay up, and say how to call it")
+    parser.add_argument(
+        "--host", default="127.0.0.1", help="with --serve: a loopback address to listen on (default: %(default)s)"
+    )
+    parser.add_argument("--port", type=_port, default=None, help="port to listen on (default: any free one; with --serve 4000)")
+    parser.set_defaults(command=_demo)
+
+
+def _add_serve(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--config", required=True, metavar="FILE", help="the configuration, in YAML")
+    parser.add_argument("--host", help="address to listen on (default: the configuration's, or 127.0.0.1)")
+    parser.add_argument("--port", type=_port, help="port to listen on (default: the configuration's, or 4000)")
+    parser.set_defaults(command=_serve)
+
+
+def _add_check(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--config", required=True, metavar="FILE", help="the configuration, in YAML")
+    parser.set_defaults(command=_check)
+
+
+def _add_policies(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.set_defaults(command=_policies)
+
+
+def _port(text: str) -> int:
+    if text.isascii() and text.isdecimal() and int(text) <= 65535:
+        return int(text)
+    raise argparse.ArgumentTypeError(f"{text!r} is not a port, 0 to 65535")
+
+
+def _demo(arguments: argparse.Namespace) -> int:
+    from luthien_asgi import demo
+
+    if arguments.serve:
+        return _ran(
+            lambda console: demo.serve(
+                host=arguments.host, port=4000 if arguments.port is None else arguments.port, console=console
+            )
+        )
+    return _ran(lambda console: demo.show(port=arguments.port or 0, console=console))
+
+
+def _serve(arguments: argparse.Namespace) -> int:
+    config = _loaded(arguments.config)
+    host = arguments.host or config.host
+    port = config.port if arguments.port is None else arguments.port
+    if complaint := _refusal(config, host):
+        raise ConfigError(f"{config.file}: {complaint}")
+    for warning in config.warnings:
+        _complain(f"{warning} (warning)")
+    return _ran(lambda console: _run_gateway(config, host, port, console))
+
+
+def _run_gateway(config: Config, host: str, port: int, console: Console) -> int:
+    from luthien_asgi import progress, server, serving
+
+    sock = serving.bind(host, port)
+    gateway = server.create_app(config)
+
+    async def prepare() -> None:
+        with progress.working("Loading LiteLLM", console=console):
+            await gateway.start()
+        console.print(f"Serving on {serving.url_of(sock)}", markup=False, highlight=False)
+
+    return serving.run(serving.server_for(gateway, drain_timeout=config.settings.drain_timeout), sock, before=prepare)
+
+
+def _ran(run: Callable[[Console], int]) -> int:
+    """Run what serves; its failures are messages."""
+    from rich.console import Console
+
+    from luthien_asgi.serving import ServeError
+
+    console = Console(stderr=True)
+    try:
+        return run(console)
+    except (ServeError, OSError) as error:
+        if isinstance(error, BrokenPipeError):
+            raise
+        console.print(f"luthien-asgi: {error}", markup=False, highlight=False, soft_wrap=True)
+        return FAILED
+
+
+def _refusal(config: Config, host: str) -> str:
+    from luthien_asgi.serving import is_loopback
+
+    if config.auth is not None or is_loopback(host) or not config.spends_server_keys:
+        return ""
+    return (
+        f"{host} can be reached from other machines, and whoever comes would spend the server's keys: add auth: {{keys: [...]}}"
+    )
+
+
+def _check(arguments: argparse.Namespace) -> int:
+    try:
+        config = _loaded(arguments.config)
+    except ConfigError as error:
+        _say(error)
+        return WRONG
+    for warning in config.warnings:
+        _say(f"{warning} (warning)")
+    if complaint := _refusal(config, config.host):
+        _say(f"{config.file}: {complaint}")
+        return WRONG
+    _print_summary(config)
+    return 0
+
+
+def _print_summary(config: Config) -> None:
+    from luthien_asgi.listing import summary
+
+    _say(f"{config.file}: good")
+    for word, what in summary(config):
+        _say(f"  {word:8} {what}")
+
+
+def _policies(arguments: argparse.Namespace) -> int:
+    from luthien_asgi import listing
+
+    if arguments.json:
+        import json
+
+        _say(json.dumps(listing.shipped_policies(), indent=2))
+    else:
+        _say("\n".join(listing.policies_as_text()).rstrip())
+    return 0
+
+
+def _loaded(path: str) -> Config:
+    from luthien_asgi.config import load
+
+    # As with `python -m` and uvicorn: policies of one's own are found beside where one works.
+    if (here := os.getcwd()) not in sys.path:  # noqa: PTH109 - sys.path holds strings
+        sys.path.insert(0, here)
+    return load(path)

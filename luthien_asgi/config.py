@@ -1,0 +1,304 @@
+"""The configuration file of `luthien-asgi serve` and of `luthien_asgi.server:app`.
+
+A file is read to its end: the error that `load` raises lists every problem, one `file:line: key: message` a line.
+
+The top level holds `model_list` (LiteLLM's own shape), `policy`, `auth`, `record`, `settings`, `limits`, `paths` and `server`.
+Sections of LiteLLM's own files that mean nothing here are ignored with a warning. `os.environ/NAME` stands for an environment
+variable anywhere; the values of those variables are in no message.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Final
+
+from luthien_asgi import plugins
+from luthien_asgi.auth import KeyAuth
+from luthien_asgi.backend.models import Deployment, read_deployment
+from luthien_asgi.config_models import read_models
+from luthien_asgi.config_schema import Section
+from luthien_asgi.errors import ConfigError
+from luthien_asgi.hooks import PolicyPlan
+from luthien_asgi.middleware import Paths
+from luthien_asgi.policy import Policy
+from luthien_asgi.recorder import NullRecorder, TransactionRecorder
+from luthien_asgi.settings import Limits, StreamSettings
+from luthien_asgi.yaml_lines import Document, read
+
+__all__ = ["Config", "load"]
+
+_SECTIONS: Final = ("model_list", "policy", "auth", "record", "settings", "limits", "paths", "server")
+_LITELLM_SECTIONS: Final = ("litellm_settings", "router_settings", "general_settings", "environment_variables")
+_POLICY_KEYS: Final = ("class", "config", "mode", "on_error", "timeout")
+_RECORD_KEYS: Final = ("sink", "config", "content")
+_CONTENTS: Final = ("full", "final", "hash")
+_DEFAULT_SINK: Final = "luthien_asgi.jsonl.JsonlRecorder"
+_ALIASES: Final = MappingProxyType(
+    {"luthien_asgi.recorder.JsonlRecorder": _DEFAULT_SINK, "luthien_asgi.JsonlRecorder": _DEFAULT_SINK}
+)
+_SHORTEST_SECRET: Final = 6
+"""Shorter values of variables are not masked in messages: `1` is in every one."""
+
+
+_DEFAULT_PATHS: Final = Paths(models="/v1/models", health="/luthien/health")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config:
+    """A configuration that was checked as a whole."""
+
+    file: str
+    model_list: Sequence[Mapping[str, Any]] = field(repr=False)
+    policy: Policy | None = None
+    recorder: TransactionRecorder = field(default_factory=NullRecorder)
+    auth: Sequence[str] | Mapping[str, str] | None = field(default=None, repr=False)
+    """The clients' keys, or keys by name; None when there is no `auth` section."""
+    settings: StreamSettings = field(default_factory=StreamSettings)
+    limits: Limits = field(default_factory=Limits)
+    paths: Paths = _DEFAULT_PATHS
+    host: str = "127.0.0.1"
+    port: int = 4000
+    warnings: Sequence[str] = ()
+    """What was ignored, as `file:line: key: message`."""
+
+    @property
+    def spends_server_keys(self) -> bool:
+        """Whether a model is called with a credential of the server's, and not with the client's own."""
+        return any(deployment.spends_key for deployment in self.deployments)
+
+    @property
+    def deployments(self) -> Sequence[Deployment]:
+        """The models as the backend reads them."""
+        return [read_deployment(entry, where=f"model_list[{number}]") for number, entry in enumerate(self.model_list)]
+
+
+def load(path: str | Path, *, environ: Mapping[str, str] | None = None) -> Config:
+    """Read, check and build a configuration. Nothing is started and LiteLLM is not imported.
+
+    Classes that the file names are imported and made. Raises `ConfigError` with all problems found.
+    """
+    document = read(Path(path), environ=os.environ if environ is None else environ)
+    config = _config(Section(document, (), document.value))
+    if document.problems:
+        ordered = sorted(document.problems, key=lambda problem: problem.line)
+        raise ConfigError("\n".join(_masked(problem.text(document.file), document) for problem in ordered))
+    assert config is not None  # noqa: S101 - None is returned with a problem only
+    return config
+
+
+def _masked(text: str, document: Document) -> str:
+    for reference, secret in document.secrets.items():
+        if len(secret) >= _SHORTEST_SECRET:
+            text = text.replace(secret, reference)
+    return text
+
+
+def _config(top: Section) -> Config | None:
+    if top.value is None:
+        top.problem("is empty: model_list is needed at least")
+        return None
+    sections = top.keys((*_SECTIONS, *_LITELLM_SECTIONS))
+    if "model_list" not in sections and isinstance(top.value, dict):
+        top.problem("model_list is missing: it says which models there are")
+    absent = {name: Section(top.document) for name in _SECTIONS if name not in sections}
+    given = {**sections, **absent}
+    policy, timeout = _policy(given["policy"])
+    settings = given["settings"].dataclass(StreamSettings)
+    host, port = _server(given["server"])
+    return Config(
+        file=top.document.file,
+        model_list=read_models(sections["model_list"]) if "model_list" in sections else (),
+        policy=policy,
+        recorder=_recorder(given["record"]),
+        auth=_auth(given["auth"]),
+        settings=settings if timeout is None else replace(settings, policy_timeout=timeout),
+        limits=given["limits"].dataclass(Limits),
+        paths=_paths(given["paths"]),
+        host=host,
+        port=port,
+        warnings=tuple(_ignored(sections[name]) for name in _LITELLM_SECTIONS if name in sections),
+    )
+
+
+def _ignored(section: Section) -> str:
+    file, (name,) = section.document.file, section.place
+    hint = "; for clients' keys write auth: {keys: [...]}" if name == "general_settings" else ""
+    return f"{file}:{section.document.line_of(section.place)}: {name}: ignored: a section of the LiteLLM proxy{hint}"
+
+
+def _policy(section: Section) -> tuple[Policy | None, float | None]:
+    """Return the policy in charge and its `policy_timeout`, if it has one of its own."""
+    if section.value is None:
+        return None, None
+    entries = section.items() if isinstance(section.value, list) else [section]
+    if len(entries) > 1:
+        section.problem(f"one policy at a time: {len(entries)} are listed, and composing policies is not available yet")
+    built = [_policy_entry(entry) for entry in entries]
+    return built[0] if built else (None, None)
+
+
+def _policy_entry(entry: Section) -> tuple[Policy | None, float | None]:
+    keys = entry.keys(_POLICY_KEYS)
+    mode = _policy_mode(keys["mode"]) if "mode" in keys else "enforce"
+    if "on_error" in keys:
+        _check_on_error(keys["on_error"])
+    timeout = _positive(keys["timeout"]) if "timeout" in keys else None
+    policy = _instance(entry, keys, "class", of=Policy)
+    if policy is not None:
+        _check_plan(keys["class"], policy)
+    return (None, None) if mode == "off" else (policy, timeout)
+
+
+def _check_plan(section: Section, policy: Policy) -> None:
+    try:
+        PolicyPlan.of(policy)
+    except ConfigError as error:
+        section.problem(str(error))
+
+
+def _policy_mode(section: Section) -> str | None:
+    if section.value == "shadow":
+        section.problem("shadow is not available yet, expected one of enforce, off")
+        return None
+    return section.choice(("enforce", "off"))
+
+
+def _check_on_error(section: Section) -> None:
+    if section.value == "pass":
+        section.problem("pass is not available yet, expected block: what a failing policy has not allowed does not leave")
+    else:
+        section.choice(("block",))
+
+
+def _positive(section: Section) -> float | None:
+    value = section.number(whole=False)
+    if value is None or value > 0:
+        return value
+    section.problem(f"must be positive, not {section.shown()}")
+    return None
+
+
+def _instance(
+    entry: Section, keys: Mapping[str, Section], name: str, *, of: type[Any], more: Mapping[str, Any] | None = None
+) -> Any:  # noqa: ANN401 - an object of the class named
+    """Return an object of the class that the key `name` names, made from the section `config` and `more`."""
+    if name not in keys:
+        if isinstance(entry.value, dict):
+            entry.problem(f"{name} is missing")
+        elif entry.value is None:
+            entry.problem("must be a mapping, not nothing")
+        return None
+    cls = _class(keys[name], of=of)
+    config = keys.get("config", Section(entry.document))
+    arguments = {key: section.value for key, section in config.keys().items()}
+    return _made(cls, keys[name], config, {**arguments, **(more or {})}) if cls is not None else None
+
+
+def _class(section: Section, *, of: type[Any]) -> type[Any] | None:
+    path = section.text()
+    if path is None:
+        return None
+    try:
+        cls = plugins.find(_ALIASES.get(path, path))
+    except plugins.PluginError as error:
+        section.problem(str(error))
+        return None
+    if lacking := _lacking(cls, of):
+        section.problem(f"{path} {lacking}")
+        return None
+    return cls
+
+
+def _lacking(cls: type[Any], of: type[Any]) -> str:
+    if of is Policy:
+        return "" if issubclass(cls, Policy) else "is not a Policy: make it a subclass of luthien_asgi.Policy"
+    missing = [name for name in ("start", "begin", "end", "aclose") if not callable(getattr(cls, name, None))]
+    return f"is not a recorder: it has no {', '.join(missing)}" if missing else ""
+
+
+def _made(cls: type[Any], named: Section, config: Section, arguments: Mapping[str, Any]) -> Any:  # noqa: ANN401 - an object of the class
+    place = config if config.place else named
+    if problems := plugins.argument_problems(cls, arguments):
+        for name, message in problems:
+            place.problem(message, at=name if name in (config.value or {}) else None)
+        return None
+    if any(unresolved[: len(config.place)] == config.place for unresolved in config.document.unresolved):
+        return None
+    try:
+        return plugins.make(cls, arguments)
+    except plugins.PluginError as error:
+        place.problem(f"{cls.__name__}: {error}")
+        return None
+
+
+def _recorder(section: Section) -> TransactionRecorder:
+    if section.value is None:
+        return NullRecorder()
+    keys = section.keys(_RECORD_KEYS)
+    content = keys["content"].choice(_CONTENTS) if "content" in keys else None
+    more = {"content": content} if content is not None else {}
+    sink = keys.get("sink") or Section(section.document, section.place, _DEFAULT_SINK)
+    made = _instance(section, {**keys, "sink": sink}, "sink", of=TransactionRecorder, more=more) if keys else None
+    return NullRecorder() if made is None else made
+
+
+def _auth(section: Section) -> Sequence[str] | Mapping[str, str] | None:
+    if section.value is None:
+        return None
+    keys = section.keys(("keys",)).get("keys")
+    if keys is None:
+        section.problem("keys is missing: a list of keys, or keys by name")
+        return None
+    entries = list(keys.keys().values()) if isinstance(keys.value, dict) else keys.items()
+    if keys.value in ([], {}):
+        keys.problem("is empty: nobody could come in")
+    written = [_client_key(entry) for entry in entries]
+    for number, entry in enumerate(entries):
+        if written[number] is not None and written[number] in written[:number]:
+            entry.problem("the same key is there twice")
+    found = keys.value if isinstance(keys.value, dict) else tuple(key for key in written if key)
+    if written and None not in written and len({*written}) == len(written) and not section.document.unresolved:
+        _check_keys(keys, found)
+    return found
+
+
+def _check_keys(section: Section, keys: Sequence[str] | Mapping[str, str]) -> None:
+    try:
+        KeyAuth(keys)
+    except ConfigError as error:
+        section.problem(str(error))
+
+
+def _client_key(entry: Section) -> str | None:
+    """Return a key. Unlike `Section.text` this never shows what is there instead."""
+    if isinstance(entry.value, str) and entry.value.strip():
+        return entry.value
+    entry.problem("a key must be a string that is not blank: quote it")
+    return None
+
+
+def _paths(section: Section) -> Paths:
+    given = section.keys([each.name for each in fields(Paths)])
+    for path in given.values():
+        if path.value is not None and not (isinstance(path.value, str) and path.value.startswith("/")):
+            path.problem(f"must begin with a slash, not {path.shown()}")
+            return _DEFAULT_PATHS
+    paths = replace(_DEFAULT_PATHS, **{name: path.value for name, path in given.items()})
+    try:
+        paths.routes()
+    except ConfigError as error:
+        section.problem(str(error))
+    return paths
+
+
+def _server(section: Section) -> tuple[str, int]:
+    keys = section.keys(("host", "port"))
+    host = keys["host"].text() if "host" in keys else None
+    port = keys["port"].number(whole=True) if "port" in keys else None
+    if port is not None and not 0 <= port <= 65535:
+        keys["port"].problem(f"must be a port, 0 to 65535, not {keys['port'].shown()}")
+    return host or "127.0.0.1", 4000 if port is None else int(port)

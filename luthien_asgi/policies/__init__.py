@@ -1,0 +1,9 @@
+"""The policies that ship with the package: small, useful, and examples of how to write one's own."""
+
+from __future__ import annotations
+
+from luthien_asgi.policies.deny_tools import DenyTools
+from luthien_asgi.policies.replace_text import ReplaceText
+from luthien_asgi.policies.upper_case import UpperCase
+
+__all__ = ["DenyTools", "ReplaceText", "UpperCase"]

@@ -1,0 +1,80 @@
+"""Runs an app on a socket with uvicorn: what `serve` and `demo` share."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import math
+import signal
+import socket
+from collections.abc import Awaitable, Callable
+
+import uvicorn
+
+from luthien_asgi.middleware import ASGIApp
+
+__all__ = ["ServeError", "bind", "is_loopback", "run", "server_for", "url_of"]
+
+STARTUP_FAILED = 3
+"""The exit status that uvicorn itself uses when an app did not start."""
+
+
+class ServeError(RuntimeError):
+    """The server cannot run; the message is for the operator."""
+
+
+def is_loopback(host: str) -> bool:
+    """Tell whether an address can be reached from this machine only. A name other than `localhost` cannot be trusted to be."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """Return a listening socket. Raises `ServeError` that says which address is taken, and what to do about it."""
+    try:
+        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+        return socket.create_server(address[:2], family=family, backlog=2048)
+    except socket.gaierror:
+        raise ServeError(f"the address {host!r} is unknown") from None
+    except OSError as error:
+        hint = "; another one is chosen with --port" if error.errno is not None else ""
+        raise ServeError(f"cannot listen on {host}, port {port}: {error.strerror or error}{hint}") from None
+
+
+def url_of(sock: socket.socket) -> str:
+    """Return the URL of a listening socket."""
+    host, port = sock.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def server_for(app: ASGIApp, *, drain_timeout: float, log_level: str = "info") -> uvicorn.Server:
+    """Return a server that lets running answers end for `drain_timeout` seconds when it is asked to stop."""
+    graceful = math.ceil(drain_timeout)
+    config = uvicorn.Config(app, log_level=log_level, lifespan="on", timeout_graceful_shutdown=graceful, server_header=False)
+    return uvicorn.Server(config)
+
+
+def run(server: uvicorn.Server, sock: socket.socket, *, before: Callable[[], Awaitable[None]]) -> int:
+    """Await `before`, serve until SIGINT or SIGTERM, and return the exit status: 0 when running answers could end.
+
+    Raises `KeyboardInterrupt` when a signal came before the server was up.
+    """
+
+    async def serve() -> None:
+        await before()
+        await server.serve(sockets=[sock])
+
+    # uvicorn raises the signal again when it is done; so both end here, and not in the death of the process.
+    previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        with asyncio.Runner(loop_factory=server.config.get_loop_factory()) as runner:
+            runner.run(serve())
+    except KeyboardInterrupt:
+        if not server.started:
+            raise
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+        sock.close()
+    return 0 if server.started else STARTUP_FAILED

@@ -1,0 +1,314 @@
+"""The command line: its words, its exit status, and what goes to which stream."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+from typing import Final
+
+import httpx
+import pytest
+
+from luthien_asgi import __version__
+from luthien_asgi.cli import main
+from luthien_asgi.serving import ServeError, bind, is_loopback, url_of
+from luthien_asgi.testing import Answer, ScriptedProvider, Stall, accumulate_openai
+
+COMMAND: Final = [sys.executable, "-m", "luthien_asgi"]
+MODELS: Final = "model_list: [{model_name: fast, litellm_params: {model: openai/gpt-4o-mini, api_key: provider-key}}]\n"
+START_SECONDS: Final = 60.0
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "luthien.yaml"
+    path.write_text(MODELS)
+    return path
+
+
+def ran(*arguments: str, expect: int = 0) -> subprocess.CompletedProcess[str]:
+    """Run the command line in a process of its own."""
+    done = subprocess.run([*COMMAND, *arguments], capture_output=True, text=True, timeout=START_SECONDS, check=False)
+    assert done.returncode == expect, done.stderr
+    return done
+
+
+@contextlib.asynccontextmanager
+async def running(*arguments: str) -> AsyncIterator[asyncio.subprocess.Process]:
+    """Run the command line while the block runs; it does not outlive it."""
+    process = await asyncio.create_subprocess_exec(*COMMAND, *arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    try:
+        yield process
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.communicate()
+
+
+async def line_with(stream: asyncio.StreamReader | None, text: str) -> str:
+    """Return the first line that holds a text, read within the time that a start may take."""
+    assert stream is not None
+    async with asyncio.timeout(START_SECONDS):
+        while line := (await stream.readline()).decode():
+            if text in line:
+                return line.rstrip("\n")
+    pytest.fail(f"no line with {text!r}")
+
+
+async def ended(process: asyncio.subprocess.Process) -> int:
+    async with asyncio.timeout(START_SECONDS):
+        await process.communicate()
+    assert process.returncode is not None
+    return process.returncode
+
+
+def test_the_module_runs_as_a_program() -> None:
+    """`python -m luthien_asgi` is `luthien-asgi`."""
+    assert ran("--version").stdout == f"luthien-asgi {__version__}\n"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["serve"],
+        ["check"],
+        ["dance"],
+        ["serve", "--config", "x", "--port", "70000"],
+        ["demo", "--port", "-1"],
+        ["demo", "--port", "²"],
+    ],
+)
+def test_a_wrong_command_line_is_status_2(arguments: Sequence[str], capsys: pytest.CaptureFixture[str]) -> None:
+    """With usage on stderr."""
+    with pytest.raises(SystemExit) as caught:
+        main(arguments)
+    assert caught.value.code == 2
+    assert "usage: luthien-asgi" in capsys.readouterr().err
+
+
+def test_check_sums_a_good_file_up(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What the gateway would do, without a credential; what is ignored is named."""
+    path = tmp_path / "luthien.yaml"
+    path.write_text(
+        "model_list:\n"
+        "  - {model_name: fast, litellm_params: {model: openai/gpt-4o-mini, api_key: provider-key}}\n"
+        "  - {model_name: local, litellm_params: {model: hosted_vllm/x, api_base: 'http://localhost:1'}}\n"
+        "  - {model_name: own, litellm_params: {model: openai/y}, passthrough: true}\n"
+        "policy: {class: luthien_asgi.policies.UpperCase}\n"
+        "auth: {keys: [client-key-1, client-key-2]}\n"
+        "record: {sink: luthien_asgi.recorder.MemoryRecorder}\n"
+        "router_settings: {}\n"
+    )
+    assert main(["check", "--config", str(path)]) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        f"{path}:8: router_settings: ignored: a section of the LiteLLM proxy (warning)",
+        f"{path}: good",
+        "  model    fast is openai/gpt-4o-mini with a server key",
+        "  model    local is hosted_vllm/x with no key",
+        "  model    own is openai/y with the client's key",
+        "  policy   UpperCase",
+        "  auth     2 keys",
+        "  record   MemoryRecorder",
+        "  address  127.0.0.1, port 4000",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("more", "line"),
+    [
+        ("", "  auth     none: callers on this machine only"),
+        ("auth: {keys: [client-key]}", "  auth     1 key"),
+    ],
+)
+def test_check_says_who_may_ask(file: Path, more: str, line: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """And what happens without a policy or a recorder."""
+    file.write_text(MODELS + more)
+    assert main(["check", "--config", str(file)]) == 0
+    out = capsys.readouterr().out.splitlines()
+    assert line in out
+    assert {"  policy   none: everything passes", "  record   none"} < set(out)
+
+
+def test_check_says_when_no_server_key_is_spent(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Clients bring their own: then the address does not matter."""
+    file.write_text(
+        "model_list: [{model_name: own, litellm_params: {model: openai/y}, passthrough: true}]\nserver: {host: 0.0.0.0}"
+    )
+    assert main(["check", "--config", str(file)]) == 0
+    assert "  auth     none: no server key is spent" in capsys.readouterr().out
+
+
+def test_check_tells_every_problem_and_its_line(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """On stdout, as linters do, with status 2."""
+    file.write_text(MODELS + "polcy: 1\nlimits: {streams: 0}\n")
+    assert main(["check", "--config", str(file)]) == 2
+    assert capsys.readouterr().out.splitlines() == [
+        f"{file}:2: polcy: unknown key; did you mean 'policy'?",
+        f"{file}:3: limits.streams: streams must be a positive whole number, not 0",
+    ]
+
+
+def test_check_imports_neither_litellm_nor_a_server(file: Path) -> None:
+    """Nothing starts."""
+    code = f"import sys; from luthien_asgi.cli import main; main(['check', '--config', {str(file)!r}]); "
+    code += "print('litellm' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=START_SECONDS)
+    assert done.stdout.splitlines()[-1] == "False"
+
+
+def test_policies_of_one_s_own_are_found_where_one_works(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As with `python -m` and uvicorn."""
+    (file.parent / "luthien_mine.py").write_text("from luthien_asgi import Policy\nclass Mine(Policy): ...")
+    file.write_text(MODELS + "policy: {class: luthien_mine.Mine}")
+    monkeypatch.chdir(file.parent)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    assert main(["check", "--config", str(file)]) == 0
+    assert main(["check", "--config", str(file)]) == 0
+    assert sys.path.count(str(file.parent)) == 1
+
+
+@pytest.mark.parametrize("command", ["check", "serve"])
+def test_server_keys_are_not_served_to_other_machines(file: Path, command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Without `auth` an address that others can reach is refused; the message says what to write."""
+    file.write_text(MODELS + "server: {host: 0.0.0.0}")
+    assert main([command, "--config", str(file)]) == 2
+    output = capsys.readouterr()
+    assert "0.0.0.0 can be reached from other machines" in output.out + output.err
+    assert "add auth: {keys: [...]}" in output.out + output.err
+
+
+def test_serve_tells_problems_on_stderr(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Stdout is for results."""
+    file.write_text(MODELS + "polcy: 1\n")
+    assert main(["serve", "--config", str(file)]) == 2
+    assert f"{file}:2: polcy: unknown key" in capsys.readouterr().err
+
+
+def test_a_port_in_use_is_a_message(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The address, the reason and the way out; and what was ignored, first."""
+    file.write_text(MODELS + "router_settings: {}\n")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        assert main(["serve", "--config", str(file), "--port", str(port)]) == 1
+    warning, message = capsys.readouterr().err.splitlines()
+    assert warning == f"{file}:2: router_settings: ignored: a section of the LiteLLM proxy (warning)"
+    assert message.startswith(f"luthien-asgi: cannot listen on 127.0.0.1, port {port}: ")
+    assert message.endswith("; another one is chosen with --port")
+
+
+def test_an_unknown_address_is_a_message() -> None:
+    """A name that does not resolve is no traceback."""
+    with pytest.raises(ServeError, match=r"the address 'no such host' is unknown"):
+        bind("no such host", 0)
+
+
+def test_a_url_can_be_clicked_for_either_family() -> None:
+    """IPv6 addresses need brackets."""
+    with bind("127.0.0.1", 0) as sock:
+        assert url_of(sock) == f"http://127.0.0.1:{sock.getsockname()[1]}"
+    if socket.has_ipv6:
+        with contextlib.suppress(ServeError), bind("::1", 0) as sock:
+            assert url_of(sock) == f"http://[::1]:{sock.getsockname()[1]}"
+
+
+@pytest.mark.parametrize(
+    ("host", "loopback"),
+    [
+        ("127.0.0.1", True),
+        ("127.8.8.8", True),
+        ("::1", True),
+        ("localhost", True),
+        ("0.0.0.0", False),
+        ("::", False),
+        ("my-laptop", False),
+    ],
+)
+def test_what_counts_as_loopback(host: str, loopback: bool) -> None:
+    """A name could be anything tomorrow."""
+    assert is_loopback(host) is loopback
+
+
+def test_policies_lists_what_ships_and_what_each_takes(capsys: pytest.CaptureFixture[str]) -> None:
+    """The docstrings are the documentation."""
+    assert main(["policies"]) == 0
+    out = capsys.readouterr().out
+    assert "luthien_asgi.policies.ReplaceText\n    Replace strings in the model's text.\n" in out
+    assert "        replacements: Sequence[Sequence[str]] (required)\n" in out
+    assert "        names: Sequence[str] = ()\n" in out
+    assert "luthien_asgi.policies.UpperCase" in out
+    assert "    config: none" in out
+
+
+def test_policies_as_json(capsys: pytest.CaptureFixture[str]) -> None:
+    """The same for programs."""
+    assert main(["policies", "--json"]) == 0
+    listed = {policy["name"]: policy for policy in json.loads(capsys.readouterr().out)}
+    assert set(listed) == {"DenyTools", "ReplaceText", "UpperCase"}
+    assert listed["ReplaceText"]["handles"] == {"text": "transform"}
+    assert listed["ReplaceText"]["parameters"] == [
+        {"name": "replacements", "type": "Sequence[Sequence[str]]", "required": True, "default": None}
+    ]
+
+
+def test_a_reader_that_leaves_is_no_traceback() -> None:
+    """`luthien-asgi policies | head -0`: what a shell reports for SIGPIPE, and silence."""
+    with subprocess.Popen([*COMMAND, "policies"], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.close()
+        assert process.wait(START_SECONDS) == 141
+        assert process.stderr is not None
+        assert process.stderr.read() == b""
+
+
+def test_a_terminal_that_knows_ascii_only_is_no_traceback() -> None:
+    """What it cannot show is escaped."""
+    done = subprocess.run(
+        [*COMMAND, "policies"], capture_output=True, env={"PYTHONIOENCODING": "ascii"}, timeout=START_SECONDS, check=True
+    )
+    assert b"\\u2026" in done.stdout
+
+
+@pytest.mark.servers
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+async def test_serve_answers_and_lets_an_answer_end_when_asked_to_stop(tmp_path: Path, number: signal.Signals) -> None:
+    """Real process, real LiteLLM: half of an answer, the signal, the other half, status 0."""
+    async with ScriptedProvider(Answer("Hel", "lo", faults=[Stall(after=2)])) as provider:
+        file = tmp_path / "luthien.yaml"
+        file.write_text(MODELS.replace("api_key", f"api_base: '{provider.url}/v1', api_key"))
+        async with (
+            running("serve", "--config", str(file), "--port", "0") as process,
+            httpx.AsyncClient(trust_env=False) as client,
+        ):
+            url = (await line_with(process.stderr, "Serving on")).removeprefix("Serving on ")
+            body = {"model": "fast", "stream": True, "messages": [{"role": "user", "content": "Hello"}]}
+            async with client.stream("POST", f"{url}/v1/chat/completions", json=body, timeout=START_SECONDS) as response:
+                parts = response.aiter_bytes()
+                received = await anext(parts)
+                process.send_signal(number)
+                await line_with(process.stderr, "Shutting down")
+                provider.release()
+                received += b"".join([part async for part in parts])
+            assert await ended(process) == 0
+    got = accumulate_openai(received)
+    assert got.done
+    assert got.body["choices"][0]["message"]["content"] == "Hello"
+
+
+@pytest.mark.servers
+async def test_ctrl_c_before_the_server_is_up_is_status_130(file: Path) -> None:
+    """Without a traceback."""
+    async with running("serve", "--config", str(file), "--port", "0") as process:
+        await line_with(process.stderr, "Loading LiteLLM")
+        process.send_signal(signal.SIGINT)
+        async with asyncio.timeout(START_SECONDS):
+            _, rest = await process.communicate()
+        assert process.returncode == 130
+        assert b"Traceback" not in rest
