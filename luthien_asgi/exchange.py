@@ -19,7 +19,7 @@ from luthien_asgi.executor import PolicyExecutor, as_failure
 from luthien_asgi.formatter import ClientFormatter, FinalBlocks
 from luthien_asgi.hooks import HookCaller, PolicyPlan
 from luthien_asgi.opening import BackendOpening
-from luthien_asgi.orchestrator import PolicyOrchestrator, Scope, Send
+from luthien_asgi.orchestrator import Message, PolicyOrchestrator, Scope, Send
 from luthien_asgi.policy import Deny
 from luthien_asgi.queues import End, Failed, Terminal
 from luthien_asgi.recorder import Begin, Ending, Transaction, TransactionRecorder, VerdictRecord
@@ -62,6 +62,8 @@ class Exchange:
     send: Send
     id: str = field(default_factory=lambda: uuid.uuid4().hex)
     created: int = field(default_factory=lambda: int(time.time()))
+    begun: bool = False
+    """Whether a response has begun."""
 
     async def answer(self) -> None:
         """Answer a completion request. The client gets an answer or an error in its format; the record gets one end."""
@@ -85,8 +87,19 @@ class Exchange:
             await work
         except ClientGoneError:
             return
-        except ApiError as error:
-            await self._send_error(error)
+        except Exception as error:
+            if self.begun:
+                raise  # a server closes the connection then, which is the honest signal
+            await self._send_error(as_failure(error))
+
+    def __post_init__(self) -> None:
+        send = self.send
+
+        async def noting(message: Message) -> None:
+            self.begun = True
+            await send(message)
+
+        self.send = noting
 
     async def _send_error(self, error: ApiError) -> None:
         body = self.wire.error_body(error, request_id=self.id)
@@ -178,7 +191,7 @@ class Exchange:
         log = await self._begin(client, request)
         obs = self._observe(request, target)
         ctx = PolicyContext(transaction_id=self.id, request=request, client=client)
-        await _Run(self, ctx, target, log, obs).to_the_end()
+        await _Run(self, request, ctx, target, log, obs).to_the_end()
 
     async def _begin(self, client: str, request: ChatRequest) -> Transaction:
         begin = Begin(
@@ -219,6 +232,8 @@ class _Run:
     """One recorded transaction: from the policy's look at the request to the end record."""
 
     exchange: Exchange
+    asked: ChatRequest
+    """The request as received: what form the answer has is the client's matter, whatever a policy makes of the rest."""
     ctx: PolicyContext
     target: Target
     log: Transaction
@@ -254,7 +269,7 @@ class _Run:
         except ClientGoneError:
             self.ending = "client_disconnected"
         except Exception as error:
-            if self.log.status:
+            if self.exchange.begun:
                 raise
             failure = as_failure(error)
             self._fail(failure)
@@ -269,11 +284,11 @@ class _Run:
         call = exchange._call(self.ctx.request, target)  # noqa: SLF001 - the other half of one module
         opening = BackendOpening(services.backend, call, settings=services.settings, log=self.log)
         request = self.ctx.request
-        about = backend_attributes(provider=target.provider, model=target.name, stream=request.stream, body=request.body)
+        about = backend_attributes(provider=target.provider, model=target.name, stream=self.asked.stream, body=request.body)
         with self.obs.span(f"chat {target.name}", about):
             opening.start(tasks)
             try:
-                await (self._stream(opening) if request.stream else self._collect(opening))
+                await (self._stream(opening) if self.asked.stream else self._collect(opening))
             finally:
                 await opening.aclose()
 
@@ -285,7 +300,7 @@ class _Run:
         if not begun:
             self.log.note("the answer was begun before the provider's: its status and headers are lost")
         self.log.status = 200
-        terminal = await self._orchestrator().stream(
+        terminal = await self._orchestrator(late=not begun).stream(
             opening,
             exchange.connection,
             scope=exchange.scope,
@@ -312,20 +327,14 @@ class _Run:
         except OSError:
             self.ending = "client_disconnected"
 
-    def _orchestrator(self) -> PolicyOrchestrator:
+    def _orchestrator(self, *, late: bool = False) -> PolicyOrchestrator:
         exchange, services = self.exchange, self.exchange.services
         executor = PolicyExecutor(
             plan=services.plan, hooks=services.hooks, make_chunk=services.backend.make_chunk, settings=services.settings
         )
-        encoder = exchange.wire.encoder(
-            # Whether the client asked for the usage is its own request's matter, whatever a policy made of the rest.
-            self.ctx.request,
-            settings=services.settings,
-            id=exchange.id,
-            created=exchange.created,
-        )
+        encoder = exchange.wire.encoder(self.asked, settings=services.settings, id=exchange.id, created=exchange.created)
         final = FinalBlocks(self.log, wanted=services.recorder.wants_blocks)
-        formatter = ClientFormatter(encoder=encoder, settings=services.settings, final=final)
+        formatter = ClientFormatter(encoder=encoder, settings=services.settings, final=final, late=late)
         return PolicyOrchestrator(executor=executor, formatter=formatter, settings=services.settings)
 
     def _headers(self, backend: Mapping[str, str]) -> dict[str, str]:

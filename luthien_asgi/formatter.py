@@ -52,6 +52,8 @@ class ClientFormatter:
     encoder: StreamEncoder
     settings: StreamSettings
     final: FinalBlocks
+    late: bool = False
+    """The client has waited for `commit_after` seconds already: a ping goes out at once."""
 
     async def process(self, policy_out: StreamQueue[Chunk], sse_queue: StreamQueue[bytes]) -> None:
         """Put frames into `sse_queue`, pings while nothing comes, then the terminal item.
@@ -79,13 +81,14 @@ class ClientFormatter:
             self.final.close()
 
     async def _run(self, policy_out: StreamQueue[Chunk], sse_queue: StreamQueue[bytes]) -> Terminal:
+        frames, terminal = self.encoder.ping() if self.late else [], None
         while True:
-            frames, terminal = await self._next(policy_out)
             if frames:
                 joined = frames[0] if len(frames) == 1 else b"".join(frames)
                 await sse_queue.put(joined, len(joined))
             if terminal is not None:
                 return terminal
+            frames, terminal = await self._next(policy_out)
 
     async def _next(self, policy_out: StreamQueue[Chunk]) -> tuple[list[bytes], Terminal | None]:
         try:

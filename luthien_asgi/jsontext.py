@@ -21,8 +21,8 @@ _encode: Final = msgspec.json.Encoder().encode
 def loads(data: bytes | str) -> Any:  # noqa: ANN401 - JSON is any shape
     """Parse one JSON text.
 
-    Raises `ValueError` on anything that is not JSON: syntax, NaN and Infinity, numbers beyond a double, bytes that are not UTF-8, nesting beyond the
-    interpreter's recursion limit.
+    Raises `ValueError` on anything that is not JSON: syntax, NaN and Infinity, numbers beyond a double, bytes that are not
+    UTF-8, nesting beyond the interpreter's recursion limit.
     """
     try:
         return _decode(data)

@@ -261,7 +261,7 @@ def _wire_of(route: _Route, headers: MutableMapping[str, str]) -> str:
 
 
 def _joined(raw: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
-    """Return headers by lower-case name; one that comes twice is joined by a comma (RFC 9110, 5.2), so that none hides another."""
+    """Return headers by lower-case name; one that comes twice is joined by a comma (RFC 9110, 5.2): none hides another."""
     headers: dict[str, str] = {}
     for name, value in raw:
         key, text = name.decode("latin-1").lower(), value.decode("latin-1")

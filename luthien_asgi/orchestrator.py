@@ -21,8 +21,9 @@ from luthien_asgi.settings import StreamSettings
 __all__ = ["PolicyOrchestrator"]
 
 _Item = TypeVar("_Item")
+Message = MutableMapping[str, Any]
 Scope = MutableMapping[str, Any]
-Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+Send = Callable[[Message], Awaitable[None]]
 
 
 @dataclass(slots=True)

@@ -275,6 +275,33 @@ async def test_a_policy_may_change_the_request_and_the_record_keeps_the_original
     assert recorder.begun[0].request["model"] == "scripted"
 
 
+async def test_the_form_of_the_answer_is_the_clients_matter() -> None:
+    """A policy that turns `stream` off in the request does not turn a stream into a body."""
+
+    class Meddle(Policy):
+        def on_request(self, request: ChatRequest, ctx: PolicyContext) -> ChatRequest:
+            return request.with_field("stream", False)
+
+    app, _, _ = make(policy=Meddle())
+    got = await ASGIDriver(app).fetch("POST", OPENAI, json=body())
+    assert got.headers["content-type"].startswith("text/event-stream")
+
+
+@pytest.mark.parametrize("path", PATHS)
+async def test_an_unexpected_exception_is_a_500_without_its_text(path: str) -> None:
+    """A defect of a backend is told in the client's format, and nothing of it leaks."""
+
+    class Broken(ScriptedBackend):
+        def target(self, model: str) -> Target:
+            raise KeyError("secret")
+
+    app, _, _ = make(Broken(chunks("x")), auth=None)
+    got = await ASGIDriver(app).fetch("POST", path, json=body())
+    assert got.status == 500
+    assert error_of(path, got)[1]
+    assert b"secret" not in got.body
+
+
 @pytest.mark.parametrize("said", [KeyError("secret"), "yes"])
 async def test_a_policy_that_fails_on_the_request_fails_closed(said: Any) -> None:
     """An exception or rubbish from on_request is a 500 without its text, and no call."""
@@ -423,9 +450,9 @@ async def test_an_error_in_mid_stream_is_a_5xx_for_a_client_that_does_not_stream
 
 @pytest.mark.parametrize("path", PATHS)
 async def test_a_slow_backends_answer_is_begun_with_pings_and_then_goes_on(path: str) -> None:
-    """After commit_after the status is sent and pings go out until the first event is there."""
+    """After commit_after the status is sent with a ping at once, and the answer follows when it is there."""
     first = asyncio.Event()
-    app, _, recorder = make([[first, *chunks("Hello")]], settings=StreamSettings(commit_after=0.01, ping_interval=0.01))
+    app, _, recorder = make([[first, *chunks("Hello")]], settings=StreamSettings(commit_after=0.01))
     async with ASGIDriver(app).request("POST", path, json=body()) as response:
         assert response.status == 200
         assert (await response.part() or b"").startswith(b":")
