@@ -307,12 +307,13 @@ class _Run:
             send=exchange.send,
             headers=self._headers(opening.headers),
             ctx=self.ctx,
+            obs=self.obs,
             log=self.log,
         )
         self._settle(terminal)
 
     async def _collect(self, opening: BackendOpening) -> None:
-        work = self._orchestrator().collect(opening, ctx=self.ctx, log=self.log)
+        work = self._orchestrator().collect(opening, ctx=self.ctx, obs=self.obs, log=self.log)
         body = await self.exchange.connection.race(work)
         self._settle(End())
         self.log.status = 200

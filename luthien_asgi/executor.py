@@ -11,7 +11,7 @@ from typing import Final, Protocol
 from luthien_asgi.answer import Answer
 from luthien_asgi.backend.protocol import BackendStream
 from luthien_asgi.chunks import Chunk, ChunkFactory
-from luthien_asgi.context import PolicyContext
+from luthien_asgi.context import ObservabilityContext, PolicyContext
 from luthien_asgi.errors import ApiError, BackendError, BackendTimeout
 from luthien_asgi.hooks import HookCaller, PolicyPlan
 from luthien_asgi.queues import End, Failed, StreamQueue, Terminal
@@ -47,14 +47,22 @@ class PolicyExecutor:
     settings: StreamSettings
 
     async def process(
-        self, opening: Opening, policy_out: StreamQueue[Chunk], *, client: WireName, ctx: PolicyContext, log: Transaction
+        self,
+        opening: Opening,
+        policy_out: StreamQueue[Chunk],
+        *,
+        client: WireName,
+        ctx: PolicyContext,
+        obs: ObservabilityContext,
+        log: Transaction,
     ) -> None:
         """Put what the policy lets through into `policy_out`, then `End` or `Failed`. The backend is closed when this returns.
 
         Never raises but for cancellation: a failure is the terminal item.
         """
         try:
-            policy_out.end(await self._run(opening, policy_out, client, ctx, log))
+            with obs.span("luthien.policy.answer", {"luthien.policy": self.plan.name}):
+                policy_out.end(await self._run(opening, policy_out, client, ctx, log))
         finally:
             await opening.aclose()
 

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from luthien_asgi.assembler import BlockAssembler
 from luthien_asgi.chunks import Chunk, finish_reason_of, read_part
+from luthien_asgi.context import ObservabilityContext
 from luthien_asgi.errors import ApiError, StreamStateError
 from luthien_asgi.queues import End, Failed, StreamQueue, Terminal
 from luthien_asgi.recorder import Transaction
@@ -55,28 +56,30 @@ class ClientFormatter:
     late: bool = False
     """The client has waited for `commit_after` seconds already: a ping goes out at once."""
 
-    async def process(self, policy_out: StreamQueue[Chunk], sse_queue: StreamQueue[bytes]) -> None:
+    async def process(self, policy_out: StreamQueue[Chunk], sse_queue: StreamQueue[bytes], *, obs: ObservabilityContext) -> None:
         """Put frames into `sse_queue`, pings while nothing comes, then the terminal item.
 
         Frames of chunks that are there together go on as one item, so they leave in one `send`. Raises nothing but cancellation;
         what goes wrong here is the terminal item.
         """
         try:
-            sse_queue.end(await self._run(policy_out, sse_queue))
+            with obs.span("luthien.format"):
+                sse_queue.end(await self._run(policy_out, sse_queue))
         except ApiError as error:
             sse_queue.end(Failed(error))
         finally:
             self.final.close()
 
-    async def collect(self, policy_out: StreamQueue[Chunk]) -> dict[str, Any]:
+    async def collect(self, policy_out: StreamQueue[Chunk], *, obs: ObservabilityContext) -> dict[str, Any]:
         """Return the whole answer as a body. Raises the `ApiError` that the answer failed with."""
         try:
-            while True:
-                _, terminal = self._encode(await policy_out.get_ready())
-                if isinstance(terminal, Failed):
-                    raise terminal.error
-                if terminal is not None:
-                    return self.encoder.body()
+            with obs.span("luthien.format"):
+                while True:
+                    _, terminal = self._encode(await policy_out.get_ready())
+                    if isinstance(terminal, Failed):
+                        raise terminal.error
+                    if terminal is not None:
+                        return self.encoder.body()
         finally:
             self.final.close()
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from luthien_asgi.chunks import Chunk
-from luthien_asgi.context import PolicyContext
+from luthien_asgi.context import ObservabilityContext, PolicyContext
 from luthien_asgi.disconnect import ClientConnection
 from luthien_asgi.executor import Opening, PolicyExecutor
 from luthien_asgi.formatter import ClientFormatter
@@ -48,6 +48,7 @@ class PolicyOrchestrator:
         send: Send,
         headers: Mapping[str, str],
         ctx: PolicyContext,
+        obs: ObservabilityContext,
         log: Transaction,
     ) -> Terminal | None:
         """Answer with a stream of server-sent events.
@@ -60,8 +61,8 @@ class PolicyOrchestrator:
         outcome = _Outcome()
         async with asyncio.TaskGroup() as tasks:
             pipeline = (
-                tasks.create_task(self.executor.process(opening, policy_out, client=ctx.request.wire, ctx=ctx, log=log)),
-                tasks.create_task(self.formatter.process(policy_out, sse_queue)),
+                tasks.create_task(self.executor.process(opening, policy_out, client=ctx.request.wire, ctx=ctx, obs=obs, log=log)),
+                tasks.create_task(self.formatter.process(policy_out, sse_queue, obs=obs)),
             )
             with suppress(OSError):  # the client is gone, or did not read within `send_timeout`
                 await self._response(drain(sse_queue, outcome, log), headers)(scope, connection.receive, send)
@@ -70,13 +71,16 @@ class PolicyOrchestrator:
                     task.cancel()
         return outcome.terminal
 
-    async def collect(self, opening: Opening, *, ctx: PolicyContext, log: Transaction) -> dict[str, Any]:
+    async def collect(
+        self, opening: Opening, *, ctx: PolicyContext, obs: ObservabilityContext, log: Transaction
+    ) -> dict[str, Any]:
         """Return the whole answer as one body: the same stream, collected. Raises the `ApiError` that it failed with."""
         policy_out: StreamQueue[Chunk] = self._queue()
         async with asyncio.TaskGroup() as tasks:
-            task = tasks.create_task(self.executor.process(opening, policy_out, client=ctx.request.wire, ctx=ctx, log=log))
+            process = self.executor.process(opening, policy_out, client=ctx.request.wire, ctx=ctx, obs=obs, log=log)
+            task = tasks.create_task(process)
             try:
-                collected: dict[str, Any] | Exception = await self.formatter.collect(policy_out)
+                collected: dict[str, Any] | Exception = await self.formatter.collect(policy_out, obs=obs)
             except Exception as error:
                 collected = error
                 task.cancel()

@@ -14,7 +14,7 @@ import pytest
 from luthien_asgi.backend.chunks import build
 from luthien_asgi.blocks import Block, BlockKind
 from luthien_asgi.chunks import Chunk, finish_reason_of, read_part, usage_of, with_text
-from luthien_asgi.context import PolicyContext, StreamContext
+from luthien_asgi.context import NullObservability, PolicyContext, StreamContext
 from luthien_asgi.errors import ApiError, BackendError, BackendTimeout, PolicyError, PolicyTimeout, QueueFullError
 from luthien_asgi.executor import PolicyExecutor
 from luthien_asgi.hooks import HookCaller, PolicyPlan
@@ -164,7 +164,7 @@ async def run(
     ctx = PolicyContext(transaction_id="t1", request=request)
     out: list[Chunk] = []
     async with asyncio.timeout(10), asyncio.TaskGroup() as tasks:
-        tasks.create_task(executor.process(source, queue, client=client, ctx=ctx, log=log))
+        tasks.create_task(executor.process(source, queue, client=client, ctx=ctx, obs=NullObservability(), log=log))
         if not reader:
             while not queue.ended:  # noqa: ASYNC110 - the writer has to end without being read
                 await asyncio.sleep(0)
