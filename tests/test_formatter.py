@@ -1,0 +1,146 @@
+"""The formatter: frames together, pings in silence, one terminal item whatever happens."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from luthien_asgi.backend.chunks import build
+from luthien_asgi.chunks import Chunk
+from luthien_asgi.context import NullObservability
+from luthien_asgi.errors import ApiError, QueueFullError, StreamStateError
+from luthien_asgi.formatter import ClientFormatter, FinalBlocks
+from luthien_asgi.queues import End, Failed, StreamQueue
+from luthien_asgi.recorder import Begin, Transaction
+from luthien_asgi.settings import StreamSettings
+
+OBS = NullObservability()
+
+
+class Encoder:
+    """The least that a wire can be: a chunk's text in brackets."""
+
+    def __init__(self) -> None:
+        self.silent = False
+
+    def feed(self, chunk: Chunk) -> list[bytes]:
+        text = chunk.choices[0].delta.content
+        if text == "illegal":
+            raise StreamStateError("no")
+        return [f"[{text}]".encode()]
+
+    def finish(self) -> list[bytes]:
+        return [b"end"]
+
+    def fail(self, error: ApiError) -> list[bytes]:
+        return [f"error:{error.message}".encode()]
+
+    def ping(self) -> list[bytes]:
+        return [] if self.silent else [b"ping"]
+
+    def body(self) -> dict[str, Any]:
+        return {"whole": True}
+
+
+def t(text: str) -> Chunk:
+    choices = [{"index": 0, "delta": {"content": text}, "finish_reason": None, "logprobs": None}]
+    return build({"id": "c", "created": 1, "model": "m", "choices": choices})
+
+
+def log() -> Transaction:
+    return Transaction(Begin(id="t", at=0, wire="openai", path="/", model="m", stream=True, client="", request={}))
+
+
+def make(*, late: bool = False, transaction: Transaction | None = None, **settings: Any) -> ClientFormatter:
+    final = FinalBlocks(transaction or log(), wanted=transaction is not None)
+    return ClientFormatter(encoder=Encoder(), settings=StreamSettings(**settings), final=final, late=late)
+
+
+def queue(max_items: int = 100) -> StreamQueue[Any]:
+    return StreamQueue(max_items=max_items, max_bytes=10_000, timeout=0.01)
+
+
+async def out(formatter: ClientFormatter, source: StreamQueue[Chunk]) -> list[Any]:
+    frames = queue()
+    await formatter.process(source, frames, obs=OBS)
+    items = []
+    while not isinstance(item := await frames.get(), End | Failed):
+        items.append(item)
+    return [*items, item]
+
+
+def filled(*texts: str, terminal: End | Failed | None = None) -> StreamQueue[Chunk]:
+    source = queue()
+    for text in texts:
+        source.offer(t(text), 1)
+    source.end(terminal or End())
+    return source
+
+
+async def test_frames_that_are_there_together_leave_together() -> None:
+    """Three chunks and the end are one item."""
+    assert await out(make(), filled("a", "b", "c")) == [b"[a][b][c]end", End()]
+
+
+async def test_a_failure_is_written_and_handed_on() -> None:
+    """The error's frames come last, and the terminal item says what happened."""
+    failed = Failed(ApiError("broken"))
+    assert await out(make(), filled("a", terminal=failed)) == [b"[a]error:broken", failed]
+
+
+async def test_silence_is_filled_with_pings() -> None:
+    """While nothing comes a ping goes out each interval; where the wire has none, nothing does."""
+    source, frames = queue(), queue()
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(make(ping_interval=0.005).process(source, frames, obs=OBS))
+        assert [await frames.get(), await frames.get()] == [b"ping", b"ping"]
+        source.end(End())
+    formatter = make(ping_interval=0.005)
+    formatter.encoder.silent = True  # type: ignore[attr-defined]
+    async with asyncio.TaskGroup() as tasks:
+        source, frames = queue(), queue()
+        tasks.create_task(formatter.process(source, frames, obs=OBS))
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.03):
+                await frames.get()
+        source.end(End())
+
+
+async def test_an_answer_that_is_begun_late_begins_with_a_ping() -> None:
+    """The client has waited long enough."""
+    assert await out(make(late=True), filled("a")) == [b"ping", b"[a]end", End()]
+
+
+async def test_an_illegal_stream_does_not_leave() -> None:
+    """What was legal leaves, then an error that says nothing of the cause."""
+    [frames, terminal] = await out(make(), filled("a", "illegal", "b"))
+    assert frames == b"[a]error:Internal error while the answer was written."
+    assert isinstance(terminal, Failed)
+
+
+async def test_a_reader_that_does_not_read_ends_in_the_terminal_item() -> None:
+    """The breaker's error is what the stream ended with."""
+    source, frames = queue(), queue(max_items=1)
+    frames.offer(b"unread", 6)
+    source.offer(t("a"), 1)
+    await make().process(source, frames, obs=OBS)
+    assert await frames.get() == b"unread"
+    item = await frames.get()
+    assert isinstance(item, Failed)
+    assert isinstance(item.error, QueueFullError)
+
+
+async def test_collecting_gives_the_body_or_the_error() -> None:
+    """A whole answer, or the error that it failed with."""
+    assert await make().collect(filled("a"), obs=OBS) == {"whole": True}
+    with pytest.raises(ApiError, match="broken"):
+        await make().collect(filled("a", terminal=Failed(ApiError("broken"))), obs=OBS)
+
+
+async def test_the_final_blocks_are_what_left() -> None:
+    """Also those of an answer that broke off in the middle of a block."""
+    transaction = log()
+    await out(make(transaction=transaction), filled("a", "b", terminal=Failed(ApiError("broken"))))
+    assert [block.text for block in transaction.final_blocks] == ["ab"]
