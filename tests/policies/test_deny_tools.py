@@ -32,7 +32,7 @@ async def test_a_denied_call_is_replaced_by_the_message(client: WireName, stream
     assert "Let me see." in run.text
     assert "bash: no." in run.text
     assert [call.name for call in run.tool_calls] == ["ls"]
-    assert not any(b"rm -rf" in frame or b"c2" in frame for frame in run.frames)
+    assert not any(b"rm -rf" in frame or b'"c2"' in frame for frame in run.frames)
     assert [(record.verdict, record.action, record.tool) for record in run.verdicts if record.verdict == "deny"] == [
         ("deny", "deny", "bash")
     ]

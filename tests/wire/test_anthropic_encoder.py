@@ -572,12 +572,13 @@ def test_citations_are_side_data_of_their_text() -> None:
     assert collected(chunks)["content"] == [{"type": "text", "text": "a", "citations": [citation]}]
 
 
-def test_extras_of_a_delta_survive_and_changed_text_is_changed() -> None:
-    """What the provider says beside the text stays; the text is that of the chunk."""
+def test_extras_of_a_delta_survive_and_go_with_a_text_that_was_changed() -> None:
+    """What the provider says beside the text belongs to that text."""
     event = {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": "foo", "estimated_tokens": 1}}
-    changed = with_text(rider("delta", "text", 0, {"content": "foo"}, event), "bar")
-    events = run([STARTED, rider("open", "text", 0, {"content": ""}), changed, ended("end_turn", "stop")])
-    assert events[2]["delta"] == {"type": "text_delta", "text": "bar", "estimated_tokens": 1}
+    original = rider("delta", "text", 0, {"content": "foo"}, event)
+    for chunk, delta in ((original, event["delta"]), (with_text(original, "bar"), {"type": "text_delta", "text": "bar"})):
+        events = run([STARTED, rider("open", "text", 0, {"content": ""}), chunk, ended("end_turn", "stop")])
+        assert events[2]["delta"] == delta
 
 
 def test_unknown_events_are_passed_on_after_message_start() -> None:
