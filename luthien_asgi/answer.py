@@ -30,6 +30,7 @@ from luthien_asgi.errors import BackendError, PolicyError, QueueFullError
 from luthien_asgi.hooks import Hook, HookCaller, PolicyPlan, keepalive
 from luthien_asgi.judging import Judge, Judgement
 from luthien_asgi.lanes import THINKING, Choice, Lane
+from luthien_asgi.outlet import Outlet, is_visible
 from luthien_asgi.policy import Allow, Deny, Replace, Stop, Transform
 from luthien_asgi.recorder import Transaction
 from luthien_asgi.settings import StreamSettings
@@ -64,7 +65,7 @@ class Answer:
         self._ctx = StreamContext.of(ctx, keepalive=keepalive, text=writer.plain_text)
         self._assembler = BlockAssembler()
         self._lanes: dict[OpenBlock, Lane] = {}
-        self._choices: dict[int, Choice] = {}
+        self._outlet = Outlet(writer)
         self._held_bytes = 0
         self._completed = False
         self.stopped = False
@@ -73,7 +74,7 @@ class Answer:
     @property
     def finished(self) -> bool:
         """Whether every choice that began has its finish reason."""
-        return bool(self._choices) and all(choice.finish is not None for choice in self._choices.values())
+        return bool(self._outlet.choices) and all(choice.finish is not None for choice in self._outlet.choices.values())
 
     async def take(self, chunk: Chunk) -> None:
         """Take one chunk. Raises `ApiError` for what cannot go on."""
@@ -99,7 +100,7 @@ class Answer:
             await self._settle_waiting()
         additions = await self._last_words()
         self._completed = True
-        for choice in list(self._choices.values()) or [self._choice(0)]:
+        for choice in list(self._outlet.choices.values()) or [self._outlet.choice(0)]:
             await self._close_choice(choice, additions if choice.index == 0 else [])
 
     def partial_blocks(self) -> list[Block]:
@@ -123,7 +124,7 @@ class Answer:
             self._log.mark("backend_finished")
 
     async def _take_finish(self, chunk: Chunk) -> None:
-        choice = self._choice(chunk.choices[0].index)
+        choice = self._outlet.choice(chunk.choices[0].index)
         for block in self._assembler.finish(choice.index):
             await self._end_lane(self._lanes[block], None)
         # Some providers repeat the finish reason on each call: the last one counts, and one leaves.
@@ -131,7 +132,7 @@ class Answer:
 
     async def _take_other(self, chunk: Chunk, part: Part) -> None:
         if chunk.choices and has_role(chunk):
-            choice = self._choice(part.choice)
+            choice = self._outlet.choice(part.choice)
             choice.began = True
         elif not chunk.choices and usage_of(chunk) is None and not provider_fields(chunk):
             return
@@ -151,13 +152,8 @@ class Answer:
         if step.closes and not self.stopped:
             await self._end_lane(lane, None)
 
-    def _choice(self, index: int) -> Choice:
-        if index not in self._choices:
-            self._choices[index] = Choice(index)
-        return self._choices[index]
-
     def _open_lane(self, block: OpenBlock) -> Lane:
-        choice = self._choice(block.choice)
+        choice = self._outlet.choice(block.choice)
         handling = self._plan.handles.get(block.kind)
         waits = self._tools_wait and block.kind is BlockKind.TOOL_CALL
         lane = self._lanes[block] = Lane(block, handling, waits)
@@ -170,8 +166,8 @@ class Answer:
         return lane
 
     async def _add(self, lane: Lane, chunk: Chunk, part: Part) -> None:
-        choice = self._choice(lane.block.choice)
-        choice.said = choice.said or _is_visible(lane.block, part)
+        choice = self._outlet.choice(lane.block.choice)
+        choice.said = choice.said or is_visible(lane.block, part)
         if lane.handling is None or self._plan.on_chunk_added is None or lane.ctx is None:
             await self._pass(lane, chunk, part)
         elif not isinstance(lane.handling, Transform):
@@ -227,7 +223,7 @@ class Answer:
         if part.phase == "open" and isinstance(lane.handling, Transform) and lane.block.kind is BlockKind.TEXT and not part.text:
             lane.opening = chunk
             return
-        await self._send(lane.block, chunk, part, lane)
+        await self._outlet.send(lane.block, chunk, part, lane)
 
     def _hold(self, lane: Lane, chunk: Chunk, part: Part) -> None:
         lane.chunks.append(chunk)
@@ -235,16 +231,6 @@ class Answer:
         if self._held_bytes > self._settings.queue_bytes:
             msg = "The answer holds more content for a policy's verdict than the limit allows."
             raise QueueFullError(msg)
-
-    async def _send(self, block: OpenBlock, chunk: Chunk, part: Part, lane: Lane | None = None) -> None:
-        if lane is not None and lane.opening is not None and (part.text or part.event is not None):
-            opening, lane.opening = lane.opening, None
-            await self._writer.put(opening, read_part(opening))
-        choice = self._choice(block.choice)
-        if _is_visible(block, part):
-            choice.spoke = True
-            choice.text_sent = choice.text_sent or block.kind in {BlockKind.TEXT, BlockKind.REFUSAL}
-        await self._writer.put(chunk, part)
 
     # --- ending blocks -------------------------------------------------------------------------------------------------
 
@@ -290,11 +276,11 @@ class Answer:
                 await self._release(lane)
         elif isinstance(action, Replace):
             self._discard(lane)
-            await self._write(lane.block.choice, action.blocks)
+            await self._outlet.write(lane.block.choice, action.blocks)
         elif isinstance(action, Deny):
             self._discard(lane)
-            await self._say(lane.block.choice, action.message)
-            self._choice(lane.block.choice).thinking_denied |= lane.block.kind in THINKING
+            await self._outlet.say(lane.block.choice, action.message)
+            self._outlet.choice(lane.block.choice).thinking_denied |= lane.block.kind in THINKING
         else:
             await self._stop(lane.block.choice, action)
 
@@ -304,37 +290,25 @@ class Answer:
             part = read_part(chunk)
             self._held_bytes -= content_size(part)
             if not lane.dropped:
-                await self._send(lane.block, chunk, part)
+                await self._outlet.send(lane.block, chunk, part)
 
     def _discard(self, lane: Lane) -> None:
         self._held_bytes -= sum(content_size(read_part(chunk)) for chunk in lane.chunks)
         lane.chunks = []
         lane.dropped = True
 
-    async def _say(self, choice: int, message: str) -> None:
-        await self._write(choice, [Block(kind=BlockKind.TEXT, text=message)] if message else [])
-
-    async def _write(self, choice: int, blocks: Iterable[Block]) -> None:
-        state = self._choice(choice)
-        for block in blocks:
-            apart = state.text_sent and block.kind is BlockKind.TEXT
-            new = block.with_text("\n\n" + block.text) if apart else block
-            state.spoke = state.spoke or bool(block.text or block.name)
-            state.text_sent = state.text_sent or block.kind is BlockKind.TEXT
-            await self._writer.put_all(self._writer.whole(new, choice))
-
     async def _stop(self, choice: int, verdict: Stop) -> None:
         """End the answer: nothing that waits leaves any more."""
         self.stopped = True
         self.cancel_judges()
-        for state in self._choices.values():
+        for state in self._outlet.choices.values():
             state.waiting.clear()
-        await self._say(choice, verdict.message)
+        await self._outlet.say(choice, verdict.message)
 
     # --- the end of the answer -----------------------------------------------------------------------------------------
 
     def _require_finish(self) -> None:
-        if not self._choices:
+        if not self._outlet.choices:
             msg = "The provider's answer was empty."
             raise BackendError(msg)
         if not self.finished:
@@ -343,7 +317,7 @@ class Answer:
 
     async def _settle_waiting(self) -> None:
         """Collect the verdicts on tool calls, in the backend's order."""
-        for choice in self._choices.values():
+        for choice in self._outlet.choices.values():
             surviving: list[Lane] = []
             for lane in choice.waiting:
                 judgement = await lane.judge if lane.judge is not None else Judgement(Allow())
@@ -389,19 +363,14 @@ class Answer:
         return chunks
 
     async def _close_choice(self, choice: Choice, additions: list[Chunk]) -> None:
-        await self._write(choice.index, choice.messages)
+        await self._outlet.write(choice.index, choice.messages)
         if additions:
             text = "".join(read_part(chunk).text for chunk in additions)
-            await self._write(choice.index, [Block(kind=BlockKind.TEXT, text=text)] if text else [])
+            await self._outlet.write(choice.index, [Block(kind=BlockKind.TEXT, text=text)] if text else [])
         for lane in choice.waiting:
             await self._release(lane)
         if choice.said and not choice.spoke:
             self._log.note("the policy emptied the answer: the client got the notice text")
-            await self._say(choice.index, self._settings.empty_notice)
+            await self._outlet.say(choice.index, self._settings.empty_notice)
         finish = self._writer.finish(choice.index, "stop") if self.stopped or choice.finish is None else choice.finish
         await self._writer.put(finish, read_part(finish))
-
-
-def _is_visible(block: OpenBlock, part: Part) -> bool:
-    """Tell whether a chunk says something that makes an answer more than empty: neither thinking nor a boundary does."""
-    return block.kind not in THINKING and bool(part.text or part.id or block.kind is BlockKind.OTHER)

@@ -1,0 +1,183 @@
+"""One recorded transaction: from the policy's look at the request to the end record."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from luthien_asgi.backend.protocol import Target
+from luthien_asgi.context import ObservabilityContext, PolicyContext
+from luthien_asgi.disconnect import ClientGoneError
+from luthien_asgi.errors import ApiError, RequestDenied
+from luthien_asgi.executor import PolicyExecutor, as_failure
+from luthien_asgi.formatter import ClientFormatter, FinalBlocks
+from luthien_asgi.opening import BackendOpening
+from luthien_asgi.orchestrator import PolicyOrchestrator
+from luthien_asgi.queues import End, Failed, Terminal
+from luthien_asgi.recorder import Ending, Transaction
+from luthien_asgi.request import ChatRequest
+from luthien_asgi.responses import send_json
+from luthien_asgi.telemetry import backend_attributes, report_end
+
+if TYPE_CHECKING:
+    from luthien_asgi.exchange import Exchange
+
+__all__ = ["Completion"]
+
+_log: Final = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class Completion:
+    """One recorded transaction: from the policy's look at the request to the end record."""
+
+    exchange: Exchange
+    asked: ChatRequest
+    """The request as received: what form the answer has is the client's matter, whatever a policy makes of the rest."""
+    ctx: PolicyContext
+    target: Target
+    log: Transaction
+    obs: ObservabilityContext
+    ending: Ending = "client_disconnected"
+    error: ApiError | None = None
+
+    async def to_the_end(self) -> None:
+        """Run and record. Whatever happens, also cancellation, one end record is written."""
+        try:
+            await self._watched()
+        except asyncio.CancelledError:
+            self.ending = "client_disconnected" if self.exchange.connection.gone.is_set() else "shutdown"
+            raise
+        finally:
+            await self._record_end()
+
+    async def _watched(self) -> None:
+        bug: Exception | None = None
+        async with asyncio.TaskGroup() as tasks:
+            watcher = tasks.create_task(self.exchange.connection.watch())
+            try:
+                await self._answered(tasks)
+            except Exception as error:
+                bug = error
+            watcher.cancel()
+        if bug is not None:
+            raise bug
+
+    async def _answered(self, tasks: asyncio.TaskGroup) -> None:
+        try:
+            await self._answer(tasks)
+        except ClientGoneError:
+            self.ending = "client_disconnected"
+        except Exception as error:
+            if self.exchange.begun:
+                raise
+            failure = as_failure(error)
+            self._fail(failure)
+            self.log.status = failure.status
+            await self._hand_out(self.exchange.send_error(failure))
+
+    async def _answer(self, tasks: asyncio.TaskGroup) -> None:
+        exchange, services = self.exchange, self.exchange.services
+        with self.obs.span("luthien.policy.request"):
+            self.ctx.request = await exchange.policed(self.ctx, self.log)
+        target = services.backend.target(self.ctx.request.model)
+        call = exchange.backend_call(self.ctx.request, target)
+        opening = BackendOpening(services.backend, call, settings=services.settings, log=self.log)
+        request = self.ctx.request
+        about = backend_attributes(provider=target.provider, model=target.name, stream=self.asked.stream, body=request.body)
+        with self.obs.span(f"chat {target.name}", about):
+            opening.start(tasks)
+            try:
+                await (self._stream(opening) if self.asked.stream else self._collect(opening))
+            finally:
+                await opening.aclose()
+
+    async def _stream(self, opening: BackendOpening) -> None:
+        exchange, settings = self.exchange, self.exchange.services.settings
+        begun = await exchange.connection.race(opening.wait(settings.commit_after))
+        if opening.error is not None:
+            raise opening.error
+        if not begun:
+            self.log.note("the answer was begun before the provider's: its status and headers are lost")
+        self.log.status = 200
+        terminal = await self._orchestrator(late=not begun).stream(
+            opening,
+            exchange.connection,
+            scope=exchange.scope,
+            send=exchange.send,
+            headers=self._headers(opening.headers),
+            ctx=self.ctx,
+            obs=self.obs,
+            log=self.log,
+        )
+        self._settle(terminal)
+
+    async def _collect(self, opening: BackendOpening) -> None:
+        work = self._orchestrator().collect(opening, ctx=self.ctx, obs=self.obs, log=self.log)
+        body = await self.exchange.connection.race(work)
+        self._settle(End())
+        self.log.status = 200
+        self.log.mark("first_byte")
+        await self._hand_out(send_json(self.exchange.send, 200, body, self._headers(opening.headers)))
+
+    async def _hand_out(self, sending: Awaitable[None]) -> None:
+        """Send a whole response within `send_timeout`; a client that is gone or does not read is no error of ours."""
+        try:
+            async with asyncio.timeout(self.exchange.services.settings.send_timeout):
+                await sending
+        except OSError:
+            self.ending = "client_disconnected"
+
+    def _orchestrator(self, *, late: bool = False) -> PolicyOrchestrator:
+        exchange, services = self.exchange, self.exchange.services
+        executor = PolicyExecutor(
+            plan=services.plan, hooks=services.hooks, make_chunk=services.backend.make_chunk, settings=services.settings
+        )
+        encoder = exchange.wire.encoder(self.asked, settings=services.settings, id=exchange.id, created=exchange.created)
+        final = FinalBlocks(self.log, wanted=services.recorder.wants_blocks)
+        formatter = ClientFormatter(encoder=encoder, settings=services.settings, final=final, late=late)
+        return PolicyOrchestrator(executor=executor, formatter=formatter, settings=services.settings)
+
+    def _headers(self, backend: Mapping[str, str]) -> dict[str, str]:
+        exchange = self.exchange
+        same_wire = backend if self.target.wire == exchange.wire.name else {}
+        headers = exchange.wire.response_headers(same_wire, request_id=exchange.id)
+        headers["x-luthien-transaction"] = exchange.id
+        if self.log.ignored:
+            headers["x-luthien-ignored"] = ", ".join(self.log.ignored)
+        return headers
+
+    def _settle(self, terminal: Terminal | None) -> None:
+        if isinstance(terminal, Failed):
+            self._fail(terminal.error)
+        elif isinstance(terminal, End):
+            stopped = any(verdict.action == "stop" for verdict in self.log.verdicts)
+            self.ending = "stopped" if stopped else "completed"
+
+    def _fail(self, error: ApiError) -> None:
+        self.ending = "denied" if isinstance(error, RequestDenied) else "failed"
+        self.error = error
+
+    async def _record_end(self) -> None:
+        error = self.error
+        told = None if error is None else {"type": error.type, "message": error.message, "code": error.code}
+        end = self.log.end(self.ending, told)
+        await self._tell_policy()
+        report_end(self.obs, end)
+        try:
+            await self.exchange.services.recorder.end(end)
+        except Exception:
+            _log.exception("the end of transaction %s could not be recorded", end.id)
+
+    async def _tell_policy(self) -> None:
+        plan, hooks = self.exchange.services.plan, self.exchange.services.hooks
+        if plan.on_error is None or self.ending in {"completed", "stopped"}:
+            return
+        error = self.error or ApiError("The client left before the answer ended.", status=499, type="client_disconnected")
+        try:
+            await hooks.call(plan.name, plan.on_error, error, self.ctx)
+        except ApiError:
+            _log.exception("on_error of the policy %s failed", plan.name)

@@ -1,0 +1,57 @@
+"""What leaves of an answer, and what is known about each choice because of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from luthien_asgi.assembler import OpenBlock
+from luthien_asgi.blocks import Block, BlockKind
+from luthien_asgi.chunks import Chunk, Part, read_part
+from luthien_asgi.lanes import THINKING, Choice, Lane
+from luthien_asgi.writer import AnswerWriter
+
+__all__ = ["Outlet", "is_visible"]
+
+
+def is_visible(block: OpenBlock, part: Part) -> bool:
+    """Tell whether a chunk says something that makes an answer more than empty: neither thinking nor a boundary does."""
+    return block.kind not in THINKING and bool(part.text or part.id or block.kind is BlockKind.OTHER)
+
+
+class Outlet:
+    """Sends chunks on and remembers what each choice has said to the client."""
+
+    def __init__(self, writer: AnswerWriter) -> None:
+        self._writer = writer
+        self.choices: dict[int, Choice] = {}
+
+    def choice(self, index: int) -> Choice:
+        """Return what is known about a choice; it begins when it is asked for."""
+        if index not in self.choices:
+            self.choices[index] = Choice(index)
+        return self.choices[index]
+
+    async def send(self, block: OpenBlock, chunk: Chunk, part: Part, lane: Lane | None = None) -> None:
+        """Send a chunk of a block on, after its lane's opening if that has not left."""
+        if lane is not None and lane.opening is not None and (part.text or part.event is not None):
+            opening, lane.opening = lane.opening, None
+            await self._writer.put(opening, read_part(opening))
+        choice = self.choice(block.choice)
+        if is_visible(block, part):
+            choice.spoke = True
+            choice.text_sent = choice.text_sent or block.kind in {BlockKind.TEXT, BlockKind.REFUSAL}
+        await self._writer.put(chunk, part)
+
+    async def write(self, choice: int, blocks: Iterable[Block]) -> None:
+        """Write blocks of a policy's own; a text that follows another stands apart from it."""
+        state = self.choice(choice)
+        for block in blocks:
+            apart = state.text_sent and block.kind is BlockKind.TEXT
+            new = block.with_text("\n\n" + block.text) if apart else block
+            state.spoke = state.spoke or bool(block.text or block.name)
+            state.text_sent = state.text_sent or block.kind is BlockKind.TEXT
+            await self._writer.put_all(self._writer.whole(new, choice))
+
+    async def say(self, choice: int, message: str) -> None:
+        """Write a message as a text block; an empty one is none."""
+        await self.write(choice, [Block(kind=BlockKind.TEXT, text=message)] if message else [])
