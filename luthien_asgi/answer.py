@@ -52,6 +52,7 @@ class Answer:
         log: Transaction,
         settings: StreamSettings,
         tools_wait: bool,
+        wants_blocks: bool,
         judges: asyncio.TaskGroup,
     ) -> None:
         self._plan = plan
@@ -60,6 +61,8 @@ class Answer:
         self._log = log
         self._settings = settings
         self._tools_wait = tools_wait
+        self._transparent = not (tools_wait or wants_blocks or plan.handles)
+        """Nobody looks at blocks: they are not even assembled."""
         self._judges = judges
         self._judge = Judge(plan, hooks, log)
         self._ctx = StreamContext.of(ctx, keepalive=keepalive, text=writer.plain_text)
@@ -85,6 +88,9 @@ class Answer:
             await self._take_finish(chunk)
         elif part.kind is None:
             await self._take_other(chunk, part)
+        elif self._transparent:
+            self._outlet.choice(part.choice)
+            await self._writer.put(chunk, part)
         else:
             await self._take_part(chunk, part)
 
@@ -168,7 +174,9 @@ class Answer:
     async def _add(self, lane: Lane, chunk: Chunk, part: Part) -> None:
         choice = self._outlet.choice(lane.block.choice)
         choice.said = choice.said or is_visible(lane.block, part)
-        if lane.handling is None or self._plan.on_chunk_added is None or lane.ctx is None:
+        if lane.handling is None and not (lane.waits or lane.dropped):
+            await self._outlet.send(lane.block, chunk, part)
+        elif lane.handling is None or self._plan.on_chunk_added is None or lane.ctx is None:
             await self._pass(lane, chunk, part)
         elif not isinstance(lane.handling, Transform):
             # An observer gets a copy: what it may not change, it cannot change by editing in place.

@@ -40,6 +40,7 @@ __all__ = [
     "Phase",
     "content_size",
     "copied",
+    "delta_field",
     "delta_fields",
     "finish_reason_of",
     "has_role",
@@ -89,7 +90,26 @@ class Part(NamedTuple):
 
 NO_PART: Final = Part()
 _NOTHING: Final[Mapping[str, Any]] = {}
+_TEXT: Final = BlockKind.TEXT
 _KINDS: Final[Mapping[str, BlockKind]] = {str(kind): kind for kind in BlockKind}
+
+
+def _value(holder: Any, name: str) -> Any:  # noqa: ANN401 - any field of any of LiteLLM's objects
+    """Return a field's value, or None.
+
+    LiteLLM's objects keep most of their fields in `__pydantic_extra__`, and pydantic's way there (`__getattr__`) costs ten times
+    what the dict does.
+    """
+    try:
+        value = holder.__pydantic_extra__.get(name)
+    except AttributeError:  # another class's object, or one without further fields
+        return getattr(holder, name, None)
+    return value if value is not None else holder.__dict__.get(name)
+
+
+def delta_field(chunk: Chunk, name: str) -> Any:  # noqa: ANN401 - any field
+    """Return one field of the first choice's delta, or None."""
+    return _value(_value(chunk.choices[0], "delta"), name)
 
 
 def delta_fields(chunk: Chunk) -> Mapping[str, Any]:
@@ -109,7 +129,7 @@ def provider_fields(chunk: Chunk) -> Mapping[str, Any]:
 
 def usage_of(chunk: Chunk) -> Mapping[str, Any] | None:
     """Return the chunk's usage as a mapping with OpenAI's field names, or None."""
-    usage = getattr(chunk, "usage", None)
+    usage = _value(chunk, "usage")
     if usage is None or isinstance(usage, Mapping):
         return usage
     dumped: Mapping[str, Any] = usage.model_dump(exclude_none=True)
@@ -118,7 +138,9 @@ def usage_of(chunk: Chunk) -> Mapping[str, Any] | None:
 
 def finish_reason_of(chunk: Chunk) -> str | None:
     """Return the finish reason in OpenAI's words, or None."""
-    return chunk.choices[0].finish_reason if chunk.choices else None
+    choices = chunk.choices
+    reason: str | None = _value(choices[0], "finish_reason") if choices else None
+    return reason
 
 
 def has_role(chunk: Chunk) -> bool:
@@ -132,21 +154,21 @@ def read_part(chunk: Chunk) -> Part:
     rider = provider_fields(chunk)
     if not choices:
         return _from_rider(0, rider, Part(event=rider.get("anthropic"))) if rider else NO_PART
-    choice = choices[0]
-    delta = choice.delta
-    fields = getattr(delta, "__pydantic_extra__", None) or delta.__dict__
-    part = _from_delta(choice.index, fields, delta)
-    return _from_rider(choice.index, rider, part) if rider else part
+    index, delta = _value(choices[0], "index"), _value(choices[0], "delta")
+    if not rider and (text := (getattr(delta, "__pydantic_extra__", None) or _NOTHING).get("content")):
+        return Part(index, _TEXT, "delta", None, text)  # as most chunks are
+    part = _from_delta(index, getattr(delta, "__pydantic_extra__", None) or delta.__dict__, delta)
+    return _from_rider(index, rider, part) if rider else part
 
 
 def _from_delta(choice: int, fields: Mapping[str, Any], delta: Any) -> Part:  # noqa: ANN401 - LiteLLM's Delta
     if text := fields.get("content"):
-        return Part(choice, BlockKind.TEXT, text=text)
+        return Part(choice, _TEXT, "delta", None, text)
     if calls := fields.get("tool_calls"):
         return _tool_part(choice, calls[0])
-    if thinking := getattr(delta, "thinking_blocks", None):
+    if thinking := _value(delta, "thinking_blocks"):
         return _thinking_part(choice, thinking[0])
-    if reasoning := getattr(delta, "reasoning_content", None):
+    if reasoning := _value(delta, "reasoning_content"):
         return Part(choice, BlockKind.THINKING, text=reasoning)
     if refusal := fields.get("refusal"):
         return Part(choice, BlockKind.REFUSAL, text=refusal)

@@ -134,7 +134,11 @@ class Completion:
     def _orchestrator(self, *, late: bool = False) -> PolicyOrchestrator:
         exchange, services = self.exchange, self.exchange.services
         executor = PolicyExecutor(
-            plan=services.plan, hooks=services.hooks, make_chunk=services.backend.make_chunk, settings=services.settings
+            plan=services.plan,
+            hooks=services.hooks,
+            make_chunk=services.backend.make_chunk,
+            settings=services.settings,
+            wants_blocks=services.recorder.wants_blocks,
         )
         encoder = exchange.wire.encoder(self.asked, settings=services.settings, id=exchange.id, created=exchange.created)
         final = FinalBlocks(self.log, wanted=services.recorder.wants_blocks)

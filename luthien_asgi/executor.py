@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -45,6 +46,8 @@ class PolicyExecutor:
     hooks: HookCaller
     make_chunk: ChunkFactory
     settings: StreamSettings
+    wants_blocks: bool = True
+    """Whether the record keeps the backend's blocks."""
 
     async def process(
         self,
@@ -85,6 +88,7 @@ class PolicyExecutor:
                 log=log,
                 settings=self.settings,
                 tools_wait=self._tools_wait(client, stream.wire),
+                wants_blocks=self.wants_blocks,
                 judges=judges,
             )
             terminal = await self._pump(stream, answer, writer)
@@ -117,8 +121,12 @@ class PolicyExecutor:
 
     async def _read(self, stream: BackendStream, answer: Answer, writer: AnswerWriter) -> None:
         first = True
+        take_ready: Callable[[], Chunk | None] = getattr(stream, "take_ready", _nothing)
         while not answer.stopped:
-            chunk = await self._next(stream, answer)
+            # What is there already needs no deadline: setting one costs more than all else that is done here for a chunk.
+            chunk = take_ready()
+            if chunk is None:
+                chunk = await self._next(stream, answer)
             if chunk is None:
                 return
             if first and (chunk.choices or chunk.id):
@@ -142,6 +150,10 @@ class PolicyExecutor:
                 return None
             msg = "The provider was silent for too long."
             raise BackendTimeout(msg) from None
+
+
+def _nothing() -> None:
+    """Stand in for the `take_ready` of a stream that has none."""
 
 
 def _internal() -> ApiError:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Literal, Self
 
 from luthien_asgi.backend.protocol import Backend, BackendCall, BackendStream
@@ -98,12 +98,17 @@ def _says_something(chunk: Chunk) -> bool:
     return bool(chunk.choices) or usage_of(chunk) is not None or bool(provider_fields(chunk))
 
 
+def _nothing() -> None:
+    """Stand in for the `take_ready` of a stream that has none."""
+
+
 class _Opened:
     """A stream whose first chunk was read already."""
 
     def __init__(self, stream: BackendStream, first: Chunk) -> None:
         self._stream = stream
         self._first: Chunk | None = first
+        self._take_ready: Callable[[], Chunk | None] = getattr(stream, "take_ready", _nothing)
         self.wire: WireName = stream.wire
         self.decoder: Literal["openai", "anthropic", "litellm", "body"] = stream.decoder
         self.headers: Mapping[str, str] = stream.headers
@@ -119,6 +124,13 @@ class _Opened:
             first, self._first = self._first, None
             return first
         return await anext(self._stream)
+
+    def take_ready(self) -> Chunk | None:
+        """Return the next chunk if it need not be waited for."""
+        if self._first is None:
+            return self._take_ready()
+        first, self._first = self._first, None
+        return first
 
     async def aclose(self) -> None:
         await self._stream.aclose()

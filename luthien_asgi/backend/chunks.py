@@ -28,6 +28,7 @@ _new: Final = object.__new__
 _set: Final = object.__setattr__
 _DECLARED: Final = frozenset({"reasoning_content", "thinking_blocks", "reasoning_items"})
 _OMITTED_WHEN_NONE: Final = frozenset({*_DECLARED, "images", "annotations", "provider_specific_fields"})
+_CHUNK_NAMES: Final = frozenset({"id", "created", "model", "object", "system_fingerprint", "choices", "provider_specific_fields"})
 _NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
 
 
@@ -46,24 +47,42 @@ def _builder() -> _Builder:
     return _Builder(importlib.import_module("litellm.types.utils"))
 
 
-def _make(cls: Any, fields: dict[str, Any], extra: dict[str, Any], known: set[str]) -> Any:  # noqa: ANN401 - LiteLLM's classes
+def _make(
+    cls: Any,  # noqa: ANN401 - LiteLLM's classes
+    fields: dict[str, Any],
+    extra: dict[str, Any],
+    known: set[str],
+    private: dict[str, Any] | None = None,
+) -> Any:  # noqa: ANN401
     made = _new(cls)
     _set(made, "__dict__", fields)
     _set(made, "__pydantic_extra__", extra)
     _set(made, "__pydantic_fields_set__", known)
-    _set(made, "__pydantic_private__", None)
+    _set(made, "__pydantic_private__", private)
     return made
 
 
 class _Builder:
     """LiteLLM's classes, and which of their fields count as set in a chunk that LiteLLM built itself."""
 
-    __slots__ = ("_call", "_choice", "_choice_set", "_chunk", "_chunk_fields", "_delta", "_delta_set", "_function", "_usage")
+    __slots__ = (
+        "_call",
+        "_choice",
+        "_choice_set",
+        "_chunk",
+        "_chunk_fields",
+        "_chunk_sets",
+        "_delta",
+        "_delta_set",
+        "_function",
+        "_usage",
+    )
 
     def __init__(self, types: Any) -> None:  # noqa: ANN401 - the module `litellm.types.utils`
         self._chunk, self._choice, self._delta = types.ModelResponseStream, types.StreamingChoices, types.Delta
         self._call, self._function, self._usage = types.ChatCompletionDeltaToolCall, types.Function, types.Usage
         self._chunk_fields = frozenset(self._chunk.model_fields)
+        self._chunk_sets: dict[tuple[str, ...], frozenset[str]] = {}
         self._choice_set = frozenset(self._choice().__pydantic_fields_set__)
         self._delta_set = frozenset(self._delta().__pydantic_fields_set__)
 
@@ -77,13 +96,20 @@ class _Builder:
             "choices": [self.choice(choice) for choice in data.get("choices") or ()],
             "provider_specific_fields": data.get("provider_specific_fields"),
         }
-        extra = {name: value for name, value in data.items() if name not in fields}
+        extra = {} if data.keys() <= _CHUNK_NAMES else {name: data[name] for name in data if name not in _CHUNK_NAMES}
         if isinstance(extra.get("usage"), Mapping):
             extra["usage"] = self._usage(**extra["usage"])
-        known = {"object", "choices", "provider_specific_fields", *(data.keys() & self._chunk_fields), *extra}
-        made = _make(self._chunk, fields, extra, known)
-        _set(made, "__pydantic_private__", {"_hidden_params": {}, "_response_headers": None})
-        return made
+        private: dict[str, Any] = {"_hidden_params": {}, "_response_headers": None}
+        return _make(self._chunk, fields, extra, set(self._chunk_set(tuple(data))), private)
+
+    def _chunk_set(self, names: tuple[str, ...]) -> frozenset[str]:
+        """Return which fields count as set; decoders make only a few different combinations."""
+        known = self._chunk_sets.get(names)
+        if known is None:
+            extra = set(names) - _CHUNK_NAMES
+            known = frozenset({"object", "choices", "provider_specific_fields", *self._chunk_fields.intersection(names), *extra})
+            self._chunk_sets[names] = known
+        return known
 
     def choice(self, data: Mapping[str, Any]) -> Any:  # noqa: ANN401
         extra = {
@@ -95,6 +121,9 @@ class _Builder:
         return _make(self._choice, {}, extra, set(self._choice_set))
 
     def delta(self, data: Mapping[str, Any]) -> Any:  # noqa: ANN401
+        if len(data) == 1 and "content" in data:  # as most of them are
+            extra = {"content": data["content"], "role": None, "function_call": None, "tool_calls": None, "audio": None}
+            return _make(self._delta, {"provider_specific_fields": None}, extra, set(self._delta_set))
         fields = {"provider_specific_fields": data.get("provider_specific_fields")}
         calls = data.get("tool_calls")
         extra = {

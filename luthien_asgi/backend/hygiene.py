@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import importlib
 import logging
 import os
@@ -50,6 +51,8 @@ _WARM: Final = (
     "litellm.llms.custom_httpx.http_handler",
     "litellm.llms.anthropic.chat.handler",
     "litellm.llms.openai.openai",
+    "openai.resources.chat.completions",
+    "openai.lib.streaming.chat",
 )
 _FOREIGN_LOGGERS: Final = ("", "httpx", "httpcore", "apscheduler.executors.default", "apscheduler.scheduler", "asyncio")
 _LITELLM_LOGGERS: Final = ("LiteLLM", "LiteLLM Router")
@@ -101,6 +104,11 @@ def _load_once() -> Any:  # noqa: ANN401
             importlib.import_module(name)
         _read_beta_headers()
         _build_schemas(litellm)
+        _read_encoding(litellm)
+    # LiteLLM's modules are some 400 000 objects that stay: a full collection goes through them all, 200 ms in which nothing is
+    # answered, several times a minute under load. Frozen, they are left out.
+    gc.collect()
+    gc.freeze()
     if not host_was_first:
         _silence(litellm)
     return litellm
@@ -116,6 +124,12 @@ def _silence(litellm: Any) -> None:  # noqa: ANN401
 def _read_beta_headers() -> None:
     with contextlib.suppress(ImportError, AttributeError):
         importlib.import_module("litellm.anthropic_beta_headers_manager")._load_beta_headers_config()  # noqa: SLF001 - see 2
+
+
+def _read_encoding(litellm: Any) -> None:  # noqa: ANN401
+    """Let the tokenizer's table be read now (0.3 s): LiteLLM prices each call with it, the first one on the event loop."""
+    with contextlib.suppress(Exception):
+        litellm.token_counter(model="gpt-4o", text="a")
 
 
 def _build_schemas(litellm: Any) -> None:  # noqa: ANN401

@@ -235,6 +235,10 @@ class ChunkStream:
             await self._fill()
         return build(self._ready.popleft())
 
+    def take_ready(self) -> Chunk | None:
+        """Return the next chunk if it need not be waited for."""
+        return build(self._ready.popleft()) if self._ready else None
+
     def _raise_end(self) -> None:
         error, self._error = self._error, None
         if error is not None:

@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from luthien_asgi import jsontext
 from luthien_asgi.blocks import BlockKind
-from luthien_asgi.chunks import Chunk, Part, finish_reason_of, has_role, read_part, usage_of
+from luthien_asgi.chunks import Chunk, Part, delta_field, finish_reason_of, has_role, read_part, usage_of
 from luthien_asgi.errors import ApiError, StreamStateError
 from luthien_asgi.request import ChatRequest
 from luthien_asgi.settings import StreamSettings
@@ -128,7 +128,7 @@ class OpenAIEncoder:
 
     def _text(self, chunk: Chunk, part: Part) -> list[bytes]:
         choice = self._choice(part.choice)
-        if annotations := _fields(chunk.choices[0].delta).get("annotations"):
+        if annotations := delta_field(chunk, "annotations"):
             choice.annotations += map(_plain, annotations)
         return self._fragment(choice, _TEXT_FIRST, "content", chunk, part.text)
 
@@ -146,7 +146,7 @@ class OpenAIEncoder:
         return [] if entry is None else self._delta(choice, _NO_CONTENT, {"tool_calls": [entry]}, _logprobs(chunk))
 
     def _audio(self, chunk: Chunk, part: Part) -> list[bytes]:
-        audio = _fields(chunk.choices[0].delta).get("audio")
+        audio = delta_field(chunk, "audio")
         return [] if not audio else self._delta(self._choice(part.choice), _NO_CONTENT, {"audio": _plain(audio)})
 
     def _nothing(self, chunk: Chunk, part: Part) -> list[bytes]:

@@ -91,10 +91,11 @@ def _head(data: _Data) -> _Data:
         "model": model if type(model) is str else "",
         "choices": [],
     }
-    for field in ("system_fingerprint", "service_tier"):
-        value = data.get(field)
-        if type(value) is str:
-            head[field] = value
+    fingerprint, tier = data.get("system_fingerprint"), data.get("service_tier")
+    if type(fingerprint) is str:
+        head["system_fingerprint"] = fingerprint
+    if type(tier) is str:
+        head["service_tier"] = tier
     return head
 
 
