@@ -36,7 +36,9 @@ class Serving:
 
     def __call__(self, app: Any, **options: Any) -> str:
         """Serve an app on loopback and return its URL."""
-        config = uvicorn.Config(app, port=0, log_level="critical", access_log=False, timeout_graceful_shutdown=5, **options)
+        # Not uvloop: its loop cannot be closed in a thread while LiteLLM's own cached clients have connections open.
+        quiet: Any = {"log_level": "critical", "access_log": False, "timeout_graceful_shutdown": 5, "loop": "asyncio"}
+        config = uvicorn.Config(app, port=0, **quiet, **options)
         server = uvicorn.Server(config)
         listening = socket.create_server(("127.0.0.1", 0))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)

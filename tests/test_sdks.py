@@ -35,7 +35,6 @@ class DenyBash(Policy):
 class Stage:
     def __init__(self, provider: ScriptedProvider, serve: Any, records: Path) -> None:
         self.provider = provider
-        self.records = records
         models = [
             {
                 "model_name": "gpt",
@@ -49,7 +48,7 @@ class Stage:
         app = LuthienMiddleware(
             nothing, backend=LiteLLMBackend(model_list=models), policy=DenyBash(), recorder=JsonlRecorder(str(records)), auth=None
         )
-        self.url = serve(app, lifespan="off")
+        self.url = serve(app, lifespan="on")
 
     def openai(self) -> openai.OpenAI:
         return openai.OpenAI(base_url=self.url + "/v1", api_key="sk-client", max_retries=0)
@@ -57,12 +56,13 @@ class Stage:
     def anthropic(self) -> anthropic.Anthropic:
         return anthropic.Anthropic(base_url=self.url, api_key="sk-client", max_retries=0)
 
-    def ends(self) -> list[dict[str, Any]]:
-        return [line for line in map(json.loads, self.records.read_text().splitlines()) if line["type"] == "end"]
-
 
 async def nothing(scope: Any, receive: Any, send: Any) -> None:
-    raise LookupError(scope["path"])
+    """An app with a lifespan and nothing else."""
+    assert scope["type"] == "lifespan", scope["path"]
+    for phase in ("startup", "shutdown"):
+        await receive()
+        await send({"type": f"lifespan.{phase}.complete"})
 
 
 @pytest.fixture(scope="module")
@@ -175,17 +175,16 @@ def test_an_openai_client_gets_thinking_as_reasoning_content(stage: Stage, strea
     assert message.model_extra["reasoning_content"] == "Hmm."
 
 
-def test_the_record_holds_the_whole_transaction(stage: Stage) -> None:
+def test_the_record_holds_the_whole_transaction(serve: Any, tmp_path: Path) -> None:
     """Request, sent body, backend and final blocks, verdicts, usage, timings and ending, and no credential."""
-    stage.provider.script = Answer(Text("Hi"), ToolCall("c", "bash", {"command": "ls"}), usage=Usage(input=3, output=4))
-    before = len(stage.ends())
-    ask_anthropic(stage, "gpt", [{"role": "user", "content": "remember me"}], stream=True)
-    end = stage.ends()[before]
-    begin = next(
-        line
-        for line in map(json.loads, stage.records.read_text().splitlines())
-        if line["type"] == "begin" and line["id"] == end["id"]
-    )
+    records = tmp_path / "transactions.jsonl"
+    answer = Answer(Text("Hi"), ToolCall("c", "bash", {"command": "ls"}), usage=Usage(input=3, output=4))
+    servers = type(serve)()
+    with ScriptedProvider(answer) as provider:
+        ask_anthropic(Stage(provider, servers, records), "gpt", [{"role": "user", "content": "remember me"}], stream=True)
+        servers.close()  # its shutdown writes what is not written yet
+    begin, end = map(json.loads, records.read_text().splitlines())
+    assert begin["id"] == end["id"]
     assert begin["request"]["messages"][0]["content"] == "remember me"
     assert "remember me" in json.dumps(end["sent"])
     assert [block["kind"] for block in end["backend_blocks"]] == ["text", "tool_call"]
@@ -194,7 +193,7 @@ def test_the_record_holds_the_whole_transaction(stage: Stage) -> None:
     assert end["usage"]["prompt_tokens"] == 3
     assert end["ending"] == "completed"
     assert end["timings"]["end"] >= end["timings"]["first_byte"] > 0
-    text = stage.records.read_text()
+    text = records.read_text()
     assert "sk-server" not in text
     assert "sk-client" not in text
 

@@ -13,8 +13,10 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import AsyncIterator, Iterator
+import uuid
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +55,42 @@ def model(name: str, deployment: str, base: str) -> str:
     return f"  - {{model_name: {name}, litellm_params: {{model: {deployment}, api_base: '{base}', api_key: sk-server}}}}\n"
 
 
+class Lines:
+    """The lines that another process writes to a file, as they come."""
+
+    def __init__(self, path: Path) -> None:
+        self.seen: list[dict[str, Any]] = []
+        self._changed = threading.Condition()
+        self._tail = subprocess.Popen(
+            ["tail", "-n", "+1", "-F", "-s", "0.02", path], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+        )
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        assert self._tail.stdout is not None
+        with self._tail.stdout as lines:
+            for line in lines:
+                with self._changed:
+                    self.seen.append(json.loads(line))
+                    self._changed.notify_all()
+
+    def of(self, kind: str) -> list[dict[str, Any]]:
+        return [line for line in self.seen if line["type"] == kind]
+
+    async def until(self, holds: Callable[[], bool]) -> None:
+        def wait() -> None:
+            with self._changed:
+                assert self._changed.wait_for(holds, timeout=10), self.seen
+
+        await asyncio.to_thread(wait)
+
+    def close(self) -> None:
+        self._tail.terminate()
+        self._tail.wait(10)
+        self._reader.join(10)
+
+
 class Server:
     """One server process and what it writes."""
 
@@ -60,6 +98,7 @@ class Server:
         self.kind = kind
         self.provider = provider
         self.records = folder / "transactions.jsonl"
+        self.lines = Lines(self.records)
         self.log = (folder / "server.log").open("w+")
         config = folder / "luthien.yaml"
         config.write_text(
@@ -78,14 +117,12 @@ class Server:
         )
 
     def wait_ready(self) -> None:
-        """Wait until the server answers; LiteLLM's import takes seconds."""
-        deadline = time.monotonic() + 90
-        while True:
-            with contextlib.suppress(httpx.TransportError):
-                if httpx.get(self.url + "/luthien/health", timeout=5).status_code == 200:
-                    return
-            assert self.process.poll() is None, self.output()
-            assert time.monotonic() < deadline, self.output()
+        """Wait until the server answers; LiteLLM's import takes seconds, and connecting is tried again in growing steps."""
+        try:
+            with httpx.Client(transport=httpx.HTTPTransport(retries=8), timeout=90) as client:
+                assert client.get(self.url + "/luthien/health").status_code == 200, self.output()
+        except httpx.TransportError:
+            pytest.fail(self.output())
 
     def output(self) -> str:
         self.log.flush()
@@ -95,28 +132,20 @@ class Server:
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
         self.process.wait(30)
+        self.lines.close()
         self.log.close()
 
-    def lines(self, kind: str) -> list[dict[str, Any]]:
-        lines = self.records.read_text().splitlines() if self.records.exists() else []
-        return [line for line in map(json.loads, lines) if line["type"] == kind]
+    async def end_of(self, marker: str) -> dict[str, Any]:
+        """Wait until the transaction whose request holds the marker has ended, and return its end."""
+        found: dict[str, Any] = {}
 
-    def ends(self) -> list[dict[str, Any]]:
-        return self.lines("end")
+        def ended() -> bool:
+            ids = {line["id"] for line in self.lines.of("begin") if marker in json.dumps(line["request"])}
+            found.update(next((line for line in self.lines.of("end") if line["id"] in ids), {}))
+            return bool(found)
 
-    async def settled(self) -> int:
-        """Wait until every transaction that began has ended, and return how many there were."""
-        async with asyncio.timeout(10):
-            while len(self.lines("begin")) > len(self.ends()):  # noqa: ASYNC110 - another process writes the file
-                await asyncio.sleep(0.02)
-        return len(self.ends())
-
-    async def next_end(self, count: int) -> dict[str, Any]:
-        """Wait until there are more than `count` end records, and return the next."""
-        async with asyncio.timeout(10):
-            while len(self.ends()) <= count:  # noqa: ASYNC110 - another process writes the file
-                await asyncio.sleep(0.02)
-        return self.ends()[count]
+        await self.lines.until(ended)
+        return found
 
 
 @pytest.fixture(scope="module")
@@ -137,21 +166,31 @@ def server(
         started.stop()
 
 
-def body(model: str, *, stream: bool = True) -> dict[str, Any]:
-    return {"model": model, "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 100, "stream": stream}
+def body(model: str, *, stream: bool = True, marker: str = "Hi") -> dict[str, Any]:
+    return {"model": model, "messages": [{"role": "user", "content": marker}], "max_tokens": 100, "stream": stream}
+
+
+@pytest.fixture
+def marker() -> str:
+    """A text that is in one request only."""
+    return uuid.uuid4().hex
 
 
 @contextlib.asynccontextmanager
-async def asked(server: Server, client: str, model: str, *, stream: bool = True) -> AsyncIterator[httpx.Response]:
+async def asked(
+    server: Server, client: str, model: str, *, stream: bool = True, marker: str = "Hi"
+) -> AsyncIterator[httpx.Response]:
     async with (
         httpx.AsyncClient(timeout=30) as http,
-        http.stream("POST", server.url + PATHS[client], json=body(model, stream=stream)) as response,
+        http.stream("POST", server.url + PATHS[client], json=body(model, stream=stream, marker=marker)) as response,
     ):
         yield response
 
 
-async def fetch(server: Server, client: str, model: str, *, stream: bool = True) -> tuple[httpx.Response, bytes]:
-    async with asked(server, client, model, stream=stream) as response:
+async def fetch(
+    server: Server, client: str, model: str, *, stream: bool = True, marker: str = "Hi"
+) -> tuple[httpx.Response, bytes]:
+    async with asked(server, client, model, stream=stream, marker=marker) as response:
         return response, await response.aread()
 
 
@@ -187,16 +226,17 @@ async def test_each_error_status_of_the_provider_arrives(server: Server, client:
 
 @pytest.mark.parametrize(("client", "model"), PAIRS)
 @pytest.mark.parametrize("fault", [Reset(after=4), Disconnect(after=4), Truncate(after=4), ErrorEvent(after=4)], ids=repr)
-async def test_a_provider_that_dies_in_mid_stream_is_an_error_event(server: Server, client: str, model: str, fault: Any) -> None:
+async def test_a_provider_that_dies_in_mid_stream_is_an_error_event(
+    server: Server, client: str, model: str, fault: Any, marker: str
+) -> None:
     """What was delivered stays, then the error event and no happy end; the record says failed."""
-    count = await server.settled()
     server.provider.script = Answer(Text("one ", "two ", "three ", "four "), faults=(fault,))
-    response, content = await fetch(server, client, model)
+    response, content = await fetch(server, client, model, marker=marker)
     assert response.status_code == 200
     assert b"one " in content
     assert not ended_well(client, content)
     assert error_event(content)["message"]
-    assert (await server.next_end(count))["ending"] == "failed"
+    assert (await server.end_of(marker))["ending"] == "failed"
 
 
 @pytest.mark.parametrize(("client", "model"), PAIRS)
@@ -223,27 +263,27 @@ async def test_a_stall_is_an_error_event_and_closes_the_upstream(server: Server,
 
 
 async def closed(server: Server, index: int) -> float:
-    """Wait until the upstream connection of a request is closed, and return when."""
-    request = server.provider.requests[index]
-    async with asyncio.timeout(5):
-        while request.closed_at is None:  # noqa: ASYNC110 - the provider runs in another thread
-            await asyncio.sleep(0.005)
-    return request.closed_at
+    """Wait until the upstream connections of all requests from one on are closed, and return when that one was."""
+    requests = server.provider.requests[index:]
+    await server.provider._wait(5, lambda: all(request.closed_early for request in requests), "the upstream closes")
+    at = requests[0].closed_at
+    assert at is not None
+    return at
 
 
 @pytest.mark.parametrize(("client", "model"), PAIRS)
 @pytest.mark.parametrize("phase", ["before the headers", "mid-stream", "not streaming"])
 async def test_a_client_that_leaves_closes_the_upstream_within_a_second(
-    server: Server, client: str, model: str, phase: str
+    server: Server, client: str, model: str, phase: str, marker: str
 ) -> None:
     """The connection to the provider closes, and the record says client_disconnected."""
-    before, count = len(server.provider.requests), await server.settled()
+    before = len(server.provider.requests)
     server.provider.script = Answer(Text("a", "b", "c"), faults=(Stall() if phase == "before the headers" else Stall(after=4),))
     leave = asyncio.Event()
 
     async def client_task() -> None:
         with contextlib.suppress(httpx.TransportError):
-            async with asked(server, client, model, stream=phase != "not streaming") as response:
+            async with asked(server, client, model, stream=phase != "not streaming", marker=marker) as response:
                 async for _ in response.aiter_bytes():
                     leave.set()
 
@@ -255,7 +295,7 @@ async def test_a_client_that_leaves_closes_the_upstream_within_a_second(
         task.cancel()
         left = time.monotonic()
     assert await closed(server, before) - left < 1
-    assert (await server.next_end(count))["ending"] == "client_disconnected"
+    assert (await server.end_of(marker))["ending"] == "client_disconnected"
 
 
 async def test_many_clients_that_leave_take_no_slot_with_them(server: Server) -> None:
@@ -269,20 +309,21 @@ async def test_many_clients_that_leave_take_no_slot_with_them(server: Server) ->
                 await response.aread()
 
     await asyncio.gather(*(hit() for _ in range(30)))
-    for index in range(before, len(server.provider.requests)):
-        await closed(server, index)
+    await closed(server, before)
     server.provider.script = Answer(Text("Hello"))
     assert ended_well("openai", (await fetch(server, "openai", "gpt"))[1])
 
 
 @pytest.mark.parametrize("kind", list(SERVERS))
-async def test_a_stop_signal_drains_the_streams_that_run(kind: str, provider: ScriptedProvider, tmp_path: Path) -> None:
+async def test_a_stop_signal_drains_the_streams_that_run(
+    kind: str, provider: ScriptedProvider, tmp_path: Path, marker: str
+) -> None:
     """SIGTERM in mid-stream: the stream comes to its end, then the process goes, and the record is whole."""
     server = Server(kind, tmp_path, provider)
     try:
         server.wait_ready()
         provider.script = LONG
-        async with asked(server, "openai", "gpt") as response:
+        async with asked(server, "openai", "gpt", marker=marker) as response:
             parts = response.aiter_bytes()
             content = await anext(parts)
             server.process.send_signal(signal.SIGTERM)
@@ -291,6 +332,6 @@ async def test_a_stop_signal_drains_the_streams_that_run(kind: str, provider: Sc
         assert ended_well("openai", content), server.output()
         # uvicorn raises the signal again once it has shut down, as a process that was asked to stop should.
         assert await asyncio.to_thread(server.process.wait, 20) in {0, -signal.SIGTERM}
-        assert [end["ending"] for end in server.ends()] == ["completed"]
+        assert (await server.end_of(marker))["ending"] == "completed"
     finally:
         server.stop()
