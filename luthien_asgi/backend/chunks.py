@@ -82,9 +82,10 @@ class _Builder:
         self._chunk, self._choice, self._delta = types.ModelResponseStream, types.StreamingChoices, types.Delta
         self._call, self._function, self._usage = types.ChatCompletionDeltaToolCall, types.Function, types.Usage
         self._chunk_fields = frozenset(self._chunk.model_fields)
-        self._chunk_sets: dict[tuple[str, ...], frozenset[str]] = {}
-        self._choice_set = frozenset(self._choice().__pydantic_fields_set__)
-        self._delta_set = frozenset(self._delta().__pydantic_fields_set__)
+        self._chunk_sets: dict[tuple[str, ...], set[str]] = {}
+        # Shared by all chunks: pydantic notes here which fields were set, and these are set in every chunk.
+        self._choice_set = set(self._choice().__pydantic_fields_set__)
+        self._delta_set = set(self._delta().__pydantic_fields_set__)
 
     def chunk(self, data: Mapping[str, Any]) -> Any:  # noqa: ANN401
         fields = {
@@ -100,14 +101,14 @@ class _Builder:
         if isinstance(extra.get("usage"), Mapping):
             extra["usage"] = self._usage(**extra["usage"])
         private: dict[str, Any] = {"_hidden_params": {}, "_response_headers": None}
-        return _make(self._chunk, fields, extra, set(self._chunk_set(tuple(data))), private)
+        return _make(self._chunk, fields, extra, self._chunk_set(tuple(data)), private)
 
-    def _chunk_set(self, names: tuple[str, ...]) -> frozenset[str]:
+    def _chunk_set(self, names: tuple[str, ...]) -> set[str]:
         """Return which fields count as set; decoders make only a few different combinations."""
         known = self._chunk_sets.get(names)
         if known is None:
             extra = set(names) - _CHUNK_NAMES
-            known = frozenset({"object", "choices", "provider_specific_fields", *self._chunk_fields.intersection(names), *extra})
+            known = {"object", "choices", "provider_specific_fields", *self._chunk_fields.intersection(names), *extra}
             self._chunk_sets[names] = known
         return known
 
@@ -118,12 +119,12 @@ class _Builder:
             "delta": self.delta(data.get("delta") or _NOTHING),
             "logprobs": data.get("logprobs"),
         }
-        return _make(self._choice, {}, extra, set(self._choice_set))
+        return _make(self._choice, {}, extra, self._choice_set)
 
     def delta(self, data: Mapping[str, Any]) -> Any:  # noqa: ANN401
         if len(data) == 1 and "content" in data:  # as most of them are
             extra = {"content": data["content"], "role": None, "function_call": None, "tool_calls": None, "audio": None}
-            return _make(self._delta, {"provider_specific_fields": None}, extra, set(self._delta_set))
+            return _make(self._delta, {"provider_specific_fields": None}, extra, self._delta_set)
         fields = {"provider_specific_fields": data.get("provider_specific_fields")}
         calls = data.get("tool_calls")
         extra = {

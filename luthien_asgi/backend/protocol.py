@@ -46,6 +46,9 @@ class BackendStream(Protocol):
     It ends (`StopAsyncIteration`) when the provider's stream ended, and raises `BackendError` when that broke off, was garbage or
     said `error`. A provider's ping is a chunk without choices. Whoever holds the stream awaits `aclose()`, also when nothing was
     read; it closes the connection, is bounded and may be called twice.
+
+    A stream may also have `take_ready() -> Chunk | None`: the next chunk if it need not be waited for. It saves the deadline
+    that is set around a wait, which costs more than all else that is done for a chunk.
     """
 
     wire: WireName
