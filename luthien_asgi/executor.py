@@ -106,8 +106,9 @@ class PolicyExecutor:
         return self.plan.may_speak or (client == "anthropic" and backend != "anthropic")
 
     async def _pump(self, stream: BackendStream, answer: Answer, writer: AnswerWriter) -> Terminal:
+        total = asyncio.timeout(self.settings.total_timeout)
         try:
-            async with asyncio.timeout(self.settings.total_timeout) as total:
+            async with total:
                 await self._read(stream, answer, writer)
                 await answer.complete()
         except TimeoutError:
@@ -138,8 +139,9 @@ class PolicyExecutor:
         """Return the backend's next chunk, or None at the end of its stream. After the finish only the usage is waited for."""
         finished = answer.finished
         limit = self.settings.usage_timeout if finished else self.settings.stall_timeout
+        deadline = asyncio.timeout(limit)
         try:
-            async with asyncio.timeout(limit) as deadline:
+            async with deadline:
                 return await anext(stream)
         except StopAsyncIteration:
             return None

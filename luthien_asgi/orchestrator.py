@@ -7,20 +7,19 @@ import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, MutableMapping
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 from luthien_asgi.chunks import Chunk
 from luthien_asgi.context import ObservabilityContext, PolicyContext
 from luthien_asgi.disconnect import ClientConnection
 from luthien_asgi.executor import Opening, PolicyExecutor
 from luthien_asgi.formatter import ClientFormatter
-from luthien_asgi.queues import End, Failed, StreamQueue, Terminal
+from luthien_asgi.queues import End, Failed, QueueBounds, StreamQueue, Terminal
 from luthien_asgi.recorder import Transaction
 from luthien_asgi.settings import StreamSettings
 
 __all__ = ["PolicyOrchestrator"]
 
-_Item = TypeVar("_Item")
 Message = MutableMapping[str, Any]
 Scope = MutableMapping[str, Any]
 Send = Callable[[Message], Awaitable[None]]
@@ -56,8 +55,8 @@ class PolicyOrchestrator:
         Returns how the answer ended, or None when the client left or did not take it. Nothing is left behind: both tasks have
         ended and the backend is closed when this returns.
         """
-        policy_out: StreamQueue[Chunk] = self._queue()
-        sse_queue: StreamQueue[bytes] = self._queue()
+        policy_out = StreamQueue[Chunk](**self._bounds())
+        sse_queue = StreamQueue[bytes](**self._bounds())
         outcome = _Outcome()
         async with asyncio.TaskGroup() as tasks:
             pipeline = (
@@ -75,7 +74,7 @@ class PolicyOrchestrator:
         self, opening: Opening, *, ctx: PolicyContext, obs: ObservabilityContext, log: Transaction
     ) -> dict[str, Any]:
         """Return the whole answer as one body: the same stream, collected. Raises the `ApiError` that it failed with."""
-        policy_out: StreamQueue[Chunk] = self._queue()
+        policy_out = StreamQueue[Chunk](**self._bounds())
         async with asyncio.TaskGroup() as tasks:
             process = self.executor.process(opening, policy_out, client=ctx.request.wire, ctx=ctx, obs=obs, log=log)
             task = tasks.create_task(process)
@@ -88,9 +87,9 @@ class PolicyOrchestrator:
             raise collected
         return collected
 
-    def _queue(self) -> StreamQueue[_Item]:
+    def _bounds(self) -> QueueBounds:
         settings = self.settings
-        return StreamQueue(max_items=settings.queue_size, max_bytes=settings.queue_bytes, timeout=settings.queue_timeout)
+        return {"max_items": settings.queue_size, "max_bytes": settings.queue_bytes, "timeout": settings.queue_timeout}
 
     def _response(self, frames: AsyncIterator[bytes], headers: Mapping[str, str]) -> Callable[..., Awaitable[None]]:
         """Return the response. Its own pings are off: the formatter knows which shape is right when."""

@@ -10,11 +10,11 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Generic, TypedDict, TypeVar
 
 from luthien_asgi.errors import ApiError, QueueFullError
 
-__all__ = ["End", "Failed", "StreamQueue", "Terminal"]
+__all__ = ["End", "Failed", "QueueBounds", "StreamQueue", "Terminal"]
 
 _Item = TypeVar("_Item")
 
@@ -32,6 +32,14 @@ class Failed:
 
 
 Terminal = End | Failed
+
+
+class QueueBounds(TypedDict):
+    """How much a queue holds, in items and bytes, and how many seconds its writer waits for room."""
+
+    max_items: int
+    max_bytes: int
+    timeout: float
 
 
 class StreamQueue(Generic[_Item]):

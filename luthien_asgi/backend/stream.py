@@ -216,7 +216,8 @@ class ChunkStream:
     """The chunks of one answer (a `BackendStream`)."""
 
     def __init__(self, source: Source, info: StreamInfo) -> None:
-        self.wire, self.decoder = info.wire, info.decoder
+        self.wire: WireName = info.wire
+        self.decoder: DecoderName = info.decoder
         self.headers, self.sent = info.headers, info.sent
         self.ignored, self.notes = info.ignored, info.notes
         self._secrets, self._close_timeout = info.secrets, info.close_timeout

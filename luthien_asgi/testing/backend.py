@@ -77,7 +77,7 @@ class ScriptedBackend:
         self.calls: list[BackendCall] = []
         self.streams: list[ScriptedStream] = []
         self._answers = _answers(answers)
-        self._wire = wire
+        self._wire: WireName = wire
         self._names = names
         self._tokens = tokens
 
@@ -90,7 +90,7 @@ class ScriptedBackend:
 
     def target(self, model: str) -> Target:
         """Return a target that spends no key, for any name."""
-        return Target(name=model, provider=self._wire, wire=self._wire, spends_key=False)
+        return Target(name=model, provider=str(self._wire), wire=self._wire, spends_key=False)
 
     async def open(self, call: BackendCall) -> ScriptedStream:
         """Return the next answer, or raise it. Raises `BackendError` when there is none left."""

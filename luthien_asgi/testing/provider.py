@@ -180,7 +180,7 @@ class ScriptedProvider:
         await self._on_own_loop(self._signal.within(within, holds, what=what))
 
     async def _on_own_loop(self, wait: Coroutine[Any, Any, _Result]) -> _Result:
-        if self._loop in {None, asyncio.get_running_loop()}:
+        if self._loop is None or self._loop is asyncio.get_running_loop():
             return await wait
         waiting = asyncio.wrap_future(asyncio.run_coroutine_threadsafe(wait, self._loop))
         return await cast("Awaitable[_Result]", waiting)

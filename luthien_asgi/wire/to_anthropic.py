@@ -140,7 +140,7 @@ def _write_thinking(draft: Draft, writer: ConversationWriter, *, adaptive: bool)
 
 def _thinking_of(draft: Draft, *, adaptive: bool) -> dict[str, Any] | None:
     effort = draft.request.body.get("reasoning_effort")
-    if effort in {None, "none"}:
+    if effort is None or effort == "none":
         return None
     if effort not in BUDGETS:
         inexpressible("reasoning_effort", f"{str(effort)[:50]} is not one of none, {', '.join(BUDGETS)}")
