@@ -229,10 +229,12 @@ class _Writer:
     def _deliver(self, batch: list[_Entry]) -> bool:
         ready = [entry for entry in batch if self._encode(entry)]
         written, error = self.file.write([entry.line for entry in ready])
+        if error is None:
+            # Before anybody is told: whoever is told may ask for room at once.
+            self._recovered(written)
         for entry in ready[:written]:
             _settle(entry, None)
         if error is None:
-            self._recovered(written)
             return True
         self._failed(ready[written:], error)
         return False
@@ -249,8 +251,11 @@ class _Writer:
         return True
 
     def _recovered(self, written: int) -> None:
-        if written and self._failing:
-            self._failing = False
+        with self._lock:
+            self._taken = 0
+            again = bool(written) and self._failing
+            self._failing = self._failing and not again
+        if again:
             _log.warning("the record %s can be written again", self.file.path)
 
     def _failed(self, entries: list[_Entry], error: OSError) -> None:
