@@ -164,6 +164,16 @@ class Completion:
     def _fail(self, error: ApiError) -> None:
         self.ending = "denied" if isinstance(error, RequestDenied) else "failed"
         self.error = error
+        if self.ending == "failed":
+            # %r: a provider's message may hold line breaks, and none of them may begin a line of this log.
+            _log.warning(
+                "transaction %s, model %r: %s %s: %r",
+                self.log.begin.id,
+                self.target.name,
+                error.status,
+                error.type,
+                error.message,
+            )
 
     async def _record_end(self) -> None:
         error = self.error

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from luthien_asgi import plugins
 from luthien_asgi.auth import KeyAuth
@@ -243,7 +243,11 @@ def _recorder(section: Section) -> TransactionRecorder:
     more = {"content": content} if content is not None else {}
     sink = keys.get("sink") or Section(section.document, section.place, _DEFAULT_SINK)
     made = _instance(section, {**keys, "sink": sink}, "sink", of=TransactionRecorder, more=more) if keys else None
-    return NullRecorder() if made is None else made
+    if made is None:
+        return NullRecorder()
+    if callable(why_not := getattr(made, "why_not", None)) and (reason := why_not()):
+        section.problem(reason, at="config")
+    return cast("TransactionRecorder", made)
 
 
 def _auth(section: Section) -> Sequence[str] | Mapping[str, str] | None:

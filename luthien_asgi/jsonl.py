@@ -82,6 +82,15 @@ class JsonlRecorder:
         """The file that this process writes; None while it is not open."""
         return self._writer.file.path if self._writer is not None else None
 
+    def why_not(self) -> str:
+        """Return why the file could not be opened now, or an empty text. Nothing is opened or made: a check before serving."""
+        folder = self._asked.parent
+        if not folder.is_dir():
+            return f"path: the folder {str(folder)!r} is not there"
+        if self._asked.is_symlink() or (self._asked.exists() and not self._asked.is_file()):
+            return f"path: {str(self._asked)!r} is a link or no regular file"
+        return "" if os.access(folder, os.W_OK) else f"path: the folder {str(folder)!r} cannot be written to"
+
     async def start(self) -> None:
         """Open the file, once a process: after a fork the child opens its own. Raises `OSError` when it cannot be opened."""
         writer = self._writer

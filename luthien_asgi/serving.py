@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import math
+import os
 import signal
 import socket
 from collections.abc import Awaitable, Callable
@@ -39,8 +40,8 @@ def bind(host: str, port: int) -> socket.socket:
     except socket.gaierror:
         raise ServeError(f"the address {host!r} is unknown") from None
     except OSError as error:
-        hint = "; another one is chosen with --port" if error.errno is not None else ""
-        raise ServeError(f"cannot listen on {host}, port {port}: {error.strerror or error}{hint}") from None
+        reason = os.strerror(error.errno) if error.errno else str(error)
+        raise ServeError(f"cannot listen on {host}, port {port}: {reason}; choose another with --port") from None
 
 
 def url_of(sock: socket.socket) -> str:

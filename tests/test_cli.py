@@ -201,7 +201,7 @@ def test_a_port_in_use_is_a_message(file: Path, capsys: pytest.CaptureFixture[st
     warning, message = capsys.readouterr().err.splitlines()
     assert warning == f"{file}:2: router_settings: ignored: a section of the LiteLLM proxy (warning)"
     assert message.startswith(f"luthien-asgi: cannot listen on 127.0.0.1, port {port}: ")
-    assert message.endswith("; another one is chosen with --port")
+    assert message.endswith("; choose another with --port")
 
 
 def test_an_unknown_address_is_a_message() -> None:

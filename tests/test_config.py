@@ -381,3 +381,14 @@ def test_a_module_that_fails_when_imported_is_told(tmp_path: Path, monkeypatch: 
 def test_classes_without_a_readable_signature_have_no_parameters() -> None:
     """Some classes written in C do not tell."""
     assert plugins.parameters(type("Old", (int,), {})) == []
+
+
+def test_a_record_that_could_not_be_opened_is_a_problem_with_its_line(tmp_path: Path) -> None:
+    """What `serve` would stumble over, `check` says."""
+    config = tmp_path / "luthien.yaml"
+    config.write_text(
+        "model_list:\n  - {model_name: a, litellm_params: {model: openai/x, api_key: some-long-key}}\n"
+        f"record:\n  config:\n    path: {tmp_path}/nowhere/t.jsonl\n"
+    )
+    with pytest.raises(ConfigError, match=r"luthien\.yaml:4: record\.config: path: the folder .* is not there"):
+        load(config)

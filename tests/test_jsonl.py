@@ -802,3 +802,11 @@ def test_the_recorder_is_a_transaction_recorder(path: Path) -> None:
     """By its type; and blocks are collected for it."""
     make: Callable[[Path], TransactionRecorder] = JsonlRecorder
     assert make(path).wants_blocks
+
+
+def test_why_a_file_could_not_be_opened_is_known_before_it_is_tried(tmp_path: Path) -> None:
+    """A missing folder and what is no regular file are told; a good path is not opened."""
+    assert "is not there" in JsonlRecorder(tmp_path / "nowhere" / "t.jsonl").why_not()
+    assert "no regular file" in JsonlRecorder(tmp_path).why_not()
+    assert JsonlRecorder(tmp_path / "t.jsonl").why_not() == ""
+    assert not (tmp_path / "t.jsonl").exists()

@@ -755,3 +755,14 @@ async def test_two_streams_at_once_do_not_mix() -> None:
     answers = await asyncio.gather(*(driver.fetch("POST", OPENAI, json=body()) for _ in range(20)))
     got = {accumulate_openai(answer.body).body["choices"][0]["message"]["content"] for answer in answers}
     assert got == {f"1:text {n}" for n in range(20)}
+
+
+async def test_a_failure_is_one_line_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    """An operator sees which transaction, which model and why; a message cannot begin a line of its own."""
+    app, _, recorder = make([BackendError("busy\nFORGED line", status=529)])
+    await ASGIDriver(app).fetch("POST", OPENAI, json=body())
+    [line] = [record.getMessage() for record in caplog.records if record.name.startswith("luthien_asgi")]
+    assert recorder.begun[0].id in line
+    assert "'scripted'" in line
+    assert "529" in line
+    assert "\n" not in line
