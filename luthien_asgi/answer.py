@@ -23,6 +23,7 @@ from luthien_asgi.chunks import (
     has_role,
     provider_fields,
     read_part,
+    side_data,
     usage_of,
 )
 from luthien_asgi.context import PolicyContext, StreamContext
@@ -103,6 +104,8 @@ class Answer:
             return
         if not self.stopped:
             self._require_finish()
+            await self._end_open_lanes()
+        if not self.stopped:
             await self._settle_waiting()
         additions = await self._last_words()
         self._completed = True
@@ -142,9 +145,17 @@ class Answer:
             choice.began = True
         elif not chunk.choices and usage_of(chunk) is None and not provider_fields(chunk):
             return
+        if BlockKind.OTHER in self._plan.handles and _is_unknown_event(chunk, part):
+            self._log.note("an event of an unknown type was left out: no policy could judge it")
+            return
         await self._writer.put(chunk, part)
 
     async def _take_part(self, chunk: Chunk, part: Part) -> None:
+        over = self._outlet.choice(part.choice).finish is not None
+        if over and part.kind is BlockKind.TOOL_CALL and part.phase == "delta" and not part.id:
+            # It would go on with a call that was judged without it.
+            msg = "The provider went on with a tool call after its finish reason."
+            raise BackendError(msg)
         step = self._assembler.feed(part)
         for ended in step.ended:
             await self._end_lane(self._lanes[ended], None)
@@ -174,6 +185,8 @@ class Answer:
     async def _add(self, lane: Lane, chunk: Chunk, part: Part) -> None:
         choice = self._outlet.choice(lane.block.choice)
         choice.said = choice.said or is_visible(lane.block, part)
+        if lane.handling is not None and (side := side_data(chunk)):
+            lane.block.events.append(side)
         if lane.handling is None and not (lane.waits or lane.dropped):
             await self._outlet.send(lane.block, chunk, part)
         elif lane.handling is None or self._plan.on_chunk_added is None or lane.ctx is None:
@@ -235,7 +248,7 @@ class Answer:
 
     def _hold(self, lane: Lane, chunk: Chunk, part: Part) -> None:
         lane.chunks.append(chunk)
-        self._held_bytes += content_size(part)
+        self._held_bytes += content_size(part, chunk)
         if self._held_bytes > self._settings.queue_bytes:
             msg = "The answer holds more content for a policy's verdict than the limit allows."
             raise QueueFullError(msg)
@@ -296,12 +309,12 @@ class Answer:
         chunks, lane.chunks = lane.chunks, []
         for chunk in chunks:
             part = read_part(chunk)
-            self._held_bytes -= content_size(part)
+            self._held_bytes -= content_size(part, chunk)
             if not lane.dropped:
                 await self._outlet.send(lane.block, chunk, part)
 
     def _discard(self, lane: Lane) -> None:
-        self._held_bytes -= sum(content_size(read_part(chunk)) for chunk in lane.chunks)
+        self._held_bytes -= sum(content_size(read_part(chunk), chunk) for chunk in lane.chunks)
         lane.chunks = []
         lane.dropped = True
 
@@ -314,6 +327,12 @@ class Answer:
         await self._outlet.say(choice, verdict.message)
 
     # --- the end of the answer -----------------------------------------------------------------------------------------
+
+    async def _end_open_lanes(self) -> None:
+        """End the blocks that began after a finish reason: they are judged like every other."""
+        for index in list(self._outlet.choices):
+            for block in self._assembler.finish(index):
+                await self._end_lane(self._lanes[block], None)
 
     def _require_finish(self) -> None:
         if not self._outlet.choices:
@@ -328,6 +347,9 @@ class Answer:
         for choice in self._outlet.choices.values():
             surviving: list[Lane] = []
             for lane in choice.waiting:
+                if lane.judge is None and lane.held:
+                    msg = f"The policy {self._plan.name} was not asked about a tool call that it holds."
+                    raise PolicyError(msg)
                 judgement = await lane.judge if lane.judge is not None else Judgement(Allow())
                 if judgement.error is not None:
                     raise judgement.error
@@ -382,3 +404,8 @@ class Answer:
             await self._outlet.say(choice.index, self._settings.empty_notice)
         finish = self._writer.finish(choice.index, "stop") if self.stopped or choice.finish is None else choice.finish
         await self._writer.put(finish, read_part(finish))
+
+
+def _is_unknown_event(chunk: Chunk, part: Part) -> bool:
+    """Tell whether a chunk carries nothing but an event that no block and no message field knows."""
+    return not chunk.choices and part.event is not None and usage_of(chunk) is None

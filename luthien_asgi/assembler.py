@@ -44,7 +44,6 @@ class OpenBlock:
             self.signature = part.signature
         self.id = self.id or part.id
         self.name = self.name or part.name
-        self.custom = self.custom or part.custom
         if part.event is not None and _says_more(part):
             self.events.append(part.event)
 
@@ -63,7 +62,12 @@ class OpenBlock:
         )
 
 
-_STANDARD = frozenset({"type", "text", "thinking", "signature", "data", "id", "name", "input", "citations"})
+_STANDARD = {
+    BlockKind.TEXT: frozenset({"type", "text"}),
+    BlockKind.THINKING: frozenset({"type", "thinking", "signature"}),
+    BlockKind.REDACTED_THINKING: frozenset({"type", "data"}),
+    BlockKind.TOOL_CALL: frozenset({"type", "id", "name", "input"}),
+}
 
 
 def _says_more(part: Part) -> bool:
@@ -71,7 +75,10 @@ def _says_more(part: Part) -> bool:
     if part.kind is BlockKind.OTHER or part.phase != "open" or part.event is None:
         return True
     block = part.event.get("content_block")
-    return not isinstance(block, Mapping) or not _STANDARD.issuperset(block)
+    if not isinstance(block, Mapping):
+        return True
+    written = {name for name, value in block.items() if value not in (None, [], {}, "")}
+    return not _STANDARD.get(part.kind or BlockKind.OTHER, frozenset()).issuperset(written)
 
 
 class Step(NamedTuple):
@@ -150,7 +157,7 @@ class BlockAssembler:
             known = None if part.id else self._last_tool.get(part.choice)
         else:
             known = self._tools.get((part.choice, part.source))
-        if known is not None and part.id and known.id and part.id != known.id:
+        if known is not None and part.id and part.id != known.id:
             return None
         return known
 
@@ -174,7 +181,8 @@ class BlockAssembler:
     def _begin(self, part: Part, *, bounded: bool) -> OpenBlock:
         index = self._counts.get(part.choice, 0)
         self._counts[part.choice] = index + 1
-        block = OpenBlock(part.kind or BlockKind.OTHER, part.choice, index, part.source, bounded)
+        kind = part.kind or BlockKind.OTHER
+        block = OpenBlock(kind, part.choice, index, part.source, bounded, custom=part.custom)
         block.add(part)
         return block
 

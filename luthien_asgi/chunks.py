@@ -46,6 +46,7 @@ __all__ = [
     "has_role",
     "provider_fields",
     "read_part",
+    "side_data",
     "usage_of",
     "with_text",
 ]
@@ -210,10 +211,28 @@ def _from_rider(choice: int, rider: Mapping[str, Any], part: Part) -> Part:
     return part._replace(choice=choice, kind=kind, phase=rider.get("phase", "delta"), source=source, event=rider.get("anthropic"))
 
 
-def content_size(part: Part) -> int:
-    """Return how many bytes a chunk's content takes at least: what queues and held blocks are bounded by."""
+def content_size(part: Part, chunk: Chunk | None = None) -> int:
+    """Return how many bytes a chunk's content takes at least, side data included: what queues and held blocks are bounded by."""
     size = len(part.text) + len(part.signature) + len(part.name) + 64
-    return size + len(repr(part.event)) if part.event is not None else size
+    if part.event is not None:
+        size += len(repr(part.event))
+    side = side_data(chunk) if chunk is not None else None
+    return size + len(repr(side)) if side else size
+
+
+def side_data(chunk: Chunk) -> dict[str, Any]:
+    """Return what belongs to a chunk's block beside its text: logprobs, annotations, audio; empty for most chunks."""
+    choices = chunk.choices
+    if not choices:
+        return {}
+    delta, logprobs = _value(choices[0], "delta"), _value(choices[0], "logprobs")
+    extra = getattr(delta, "__pydantic_extra__", None) or delta.__dict__
+    annotations, audio = extra.get("annotations"), extra.get("audio")
+    if logprobs is None and annotations is None and audio is None:  # as most chunks
+        return {}
+    named = {"logprobs": logprobs, "annotations": annotations, "audio": audio}
+    found = {name: value for name, value in named.items() if value is not None}
+    return {name: value.model_dump() if hasattr(value, "model_dump") else value for name, value in found.items()}
 
 
 def with_text(chunk: Chunk, text: str) -> Chunk:

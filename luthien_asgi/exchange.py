@@ -112,7 +112,12 @@ class Exchange:
     async def _admit(self) -> tuple[str, bytes]:
         """Return the client's name and the request's body, or raise `ApiError`."""
         client = await authenticate(self.services.auth, self.headers)
-        return client, await self.connection.read_body(limit=self.services.limits.body_bytes)
+        try:
+            async with asyncio.timeout(self.services.settings.body_timeout):
+                return client, await self.connection.read_body(limit=self.services.limits.body_bytes)
+        except TimeoutError:
+            msg = "The request body did not arrive in time."
+            raise RequestError(msg, status=408) from None
 
     def backend_call(self, request: ChatRequest, target: Target) -> BackendCall:
         """Return the call that a request becomes. Raises `ApiError` when a passthrough model's own credential is missing."""

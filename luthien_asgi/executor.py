@@ -77,7 +77,12 @@ class PolicyExecutor:
         except Exception as error:
             return Failed(as_failure(error))
         writer = AnswerWriter(
-            out, make_chunk=self.make_chunk, fallback_id=ctx.transaction_id, model=ctx.request.model, created=int(time.time())
+            out,
+            make_chunk=self.make_chunk,
+            fallback_id=ctx.transaction_id,
+            model=ctx.request.model,
+            created=int(time.time()),
+            max_bytes=self.settings.answer_bytes,
         )
         async with asyncio.TaskGroup() as judges:
             answer = Answer(

@@ -113,10 +113,16 @@ class ClientFormatter:
                     return frames, item
                 frames += self.encoder.feed(item)
                 self.final.add(item)
-        except StreamStateError as error:
-            # An illegal stream must not leave: the client gets what was legal and the error event.
+        except Exception as error:
+            # An illegal stream must not leave, whatever made it so: the client gets what was legal and the error event.
             _log.exception("the answer could not be written in the client's format")
             failure = ApiError("Internal error while the answer was written.", status=500)
             failure.__cause__ = error
-            return frames + self.encoder.fail(failure), Failed(failure)
+            return frames + self._last_frames(failure), Failed(failure)
         return frames, None
+
+    def _last_frames(self, failure: ApiError) -> list[bytes]:
+        try:
+            return self.encoder.fail(failure)
+        except StreamStateError:  # the answer was over already
+            return []

@@ -64,7 +64,7 @@ class PolicyOrchestrator:
                 tasks.create_task(self.formatter.process(policy_out, sse_queue, obs=obs)),
             )
             with suppress(OSError):  # the client is gone, or did not read within `send_timeout`
-                await self._response(drain(sse_queue, outcome, log), headers)(scope, connection.receive, send)
+                await self._respond(drain(sse_queue, outcome, log), headers, connection, scope=scope, send=send)
             if not isinstance(outcome.terminal, End):
                 for task in pipeline:
                     task.cancel()
@@ -86,6 +86,16 @@ class PolicyOrchestrator:
         if isinstance(collected, Exception):
             raise collected
         return collected
+
+    async def _respond(
+        self, frames: AsyncIterator[bytes], headers: Mapping[str, str], connection: ClientConnection, *, scope: Scope, send: Send
+    ) -> None:
+        try:
+            await self._response(frames, headers)(scope, connection.receive, send)
+        except RuntimeError:
+            # uvloop's word for a connection that the client has closed.
+            if not connection.gone.is_set():
+                raise
 
     def _bounds(self) -> QueueBounds:
         settings = self.settings

@@ -21,6 +21,8 @@ class StreamSettings:
     """Silence of the backend between two events while we read; a provider's ping counts as an event."""
     total_timeout: float = 3600.0
     """The whole transaction, from the call of the backend to the last byte."""
+    body_timeout: float = 60.0
+    """The client's request body, from its first byte to its last."""
     policy_timeout: float = 30.0
     """One policy hook's run time without `ctx.keepalive()`."""
     usage_timeout: float = 5.0
@@ -41,6 +43,8 @@ class StreamSettings:
     """Items in each of the two queues."""
     queue_bytes: int = 8 * 1024 * 1024
     """Bytes of content in each queue, and of content held for a policy's verdict."""
+    answer_bytes: int = 64 * 1024 * 1024
+    """Content of one whole answer: what a client that does not stream makes us keep."""
     policy_threads: int = 8
     """Threads for hooks marked `@blocking`, for all transactions together."""
     openai_ping: Literal["comment", "chunk", "off"] = "comment"
@@ -78,6 +82,10 @@ class Limits:
     """Nesting of the request body."""
     messages: int = 10_000
     """Messages of one request."""
+    parts: int = 5_000
+    """Content parts of all messages of one request: each costs the provider's SDK some 0.1 ms on the event loop."""
+    choices: int = 128
+    """`n`: the OpenAI API's own limit."""
     tools: int = 1_000
     """Tools of one request."""
     frame_bytes: int = 16 * 1024 * 1024

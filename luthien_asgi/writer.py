@@ -8,7 +8,7 @@ from typing import Any
 from luthien_asgi.assembler import OpenBlock
 from luthien_asgi.blocks import Block, BlockKind
 from luthien_asgi.chunks import Chunk, ChunkFactory, Part, content_size, read_part
-from luthien_asgi.errors import PolicyError
+from luthien_asgi.errors import BackendError, PolicyError
 from luthien_asgi.queues import StreamQueue
 
 __all__ = ["AnswerWriter"]
@@ -20,11 +20,15 @@ class AnswerWriter:
     Chunks of its own making carry the identity of the stream, or the transaction's where the backend has not given one yet.
     """
 
-    def __init__(self, out: StreamQueue[Chunk], *, make_chunk: ChunkFactory, fallback_id: str, model: str, created: int) -> None:
+    def __init__(
+        self, out: StreamQueue[Chunk], *, make_chunk: ChunkFactory, fallback_id: str, model: str, created: int, max_bytes: int
+    ) -> None:
         self._out = out
         self._make_chunk = make_chunk
         self._identity = {"id": fallback_id, "created": created, "model": model}
         self._made = 0
+        self._size = 0
+        self._max_bytes = max_bytes
 
     def adopt(self, chunk: Chunk) -> None:
         """Take the identity of the backend's stream from its first chunk."""
@@ -34,8 +38,12 @@ class AnswerWriter:
         self._identity["model"] = chunk.model or self._identity["model"]
 
     async def put(self, chunk: Chunk, part: Part) -> None:
-        """Send a chunk on; `part` is what it says. Raises `QueueFullError`."""
-        size = content_size(part)
+        """Send a chunk on; `part` is what it says. Raises `QueueFullError`, and `BackendError` beyond `max_bytes`."""
+        size = content_size(part, chunk)
+        self._size += size
+        if self._size > self._max_bytes:
+            msg = "The answer is larger than one answer may be."
+            raise BackendError(msg)
         if not self._out.offer(chunk, size):
             await self._out.put(chunk, size)
 

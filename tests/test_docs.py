@@ -44,7 +44,7 @@ PACKAGE: Final = ROOT / "luthien_asgi"
 DOCUMENTS: Final = ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/conversion.md")
 ARCHITECTURE: Final = ROOT / "ARCHITECTURE.md"
 CONVERSION: Final = ROOT / "docs" / "conversion.md"
-WIDTH: Final = 130
+WIDTH: Final = 120
 
 
 # --- what is written from the code -----------------------------------------------------------------------------------------

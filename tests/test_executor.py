@@ -703,3 +703,78 @@ async def test_thinking_cannot_be_written_by_a_policy() -> None:
             ctx.text("x")
 
     assert isinstance((await run([role(), th("a"), fin()], Writer())).error, PolicyError)
+
+
+# --- what a hostile provider tries ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("client", ["openai", "anthropic"])
+async def test_a_call_after_the_finish_reason_is_judged_like_every_other(client: WireName) -> None:
+    """A provider that finishes first and calls then does not get its call past the judge."""
+    chunks = [role(), t("a"), fin(), tc(0, "1", "bad", "{}"), use()]
+    result = await run(chunks, Verdicts({"bad": Deny("No.")}), client=client)
+    assert not any("bad" in said for said in result.said)
+    assert "t(\n\nNo.)" in result.said
+
+
+async def test_going_on_with_a_call_that_was_judged_fails_closed() -> None:
+    """A fragment after the finish reason would belong to a call that was judged without it."""
+    chunks = [role(), tc(0, "1", "ok", "{"), fin("tool_calls"), tc(0, args='"rm -rf"}'), fin("tool_calls")]
+    result = await run(chunks, Verdicts({}))
+    assert isinstance(result.error, BackendError)
+    assert not any("rm -rf" in said for said in result.said)
+
+
+async def test_a_call_whose_id_comes_with_another_name_is_another_call() -> None:
+    """A harmless name without an id does not cover for the call that follows under the same index."""
+    chunks = [
+        role(),
+        chunk({"tool_calls": [{"index": 0, "function": {"name": "safe", "arguments": ""}}]}),
+        tc(0, "1", "bad", "{}"),
+    ]
+    policy = Verdicts({"bad": Deny("No.")})
+    result = await run([*chunks, fin("tool_calls")], policy)
+    assert policy.seen == ["safe", "bad"]
+    assert not any("bad" in said for said in result.said)
+
+
+async def test_a_judge_sees_what_comes_beside_the_text() -> None:
+    """Logprobs and annotations are in the block's raw form."""
+    seen: list[Any] = []
+
+    class Look(Policy):
+        handles: ClassVar = {TEXT: Hold()}
+
+        def on_block_complete(self, block: Block, ctx: StreamContext) -> Verdict:
+            seen.append(block.raw)
+            return Deny("removed")
+
+    beside = chunk({"content": "a", "annotations": [{"url": "CANARY"}]})
+    result = await run([role(), beside, fin()], Look())
+    assert "CANARY" in repr(seen)
+    assert result.said == ["t(removed)", "fin(stop)"]
+
+
+async def test_side_data_counts_as_held_content() -> None:
+    """What rides along is bounded like the text."""
+    heavy = [chunk({"content": "a", "annotations": [{"url": "x" * 1000}]}) for _ in range(5)]
+    result = await run([role(), *heavy, fin()], Verdicts({}), settings=StreamSettings(queue_bytes=3000))
+    assert isinstance(result.error, QueueFullError)
+
+
+async def test_an_answer_is_bounded_as_a_whole() -> None:
+    """More than answer_bytes is a failure, held or not."""
+    result = await run([role(), *(t("x" * 500) for _ in range(9)), fin()], settings=StreamSettings(answer_bytes=2000))
+    assert isinstance(result.error, BackendError)
+
+
+async def test_an_event_that_no_policy_can_judge_does_not_pass_one_that_handles_everything() -> None:
+    """An unknown event is left out, with a note, where blocks of kind other are handled."""
+    event = build(
+        {"id": "c", "created": 1, "model": "m", "choices": [], "provider_specific_fields": {"anthropic": {"type": "news"}}}
+    )
+    held = await run([role(), event, t("a"), fin()], Verdicts({}))
+    assert not any(c is event for c in held.chunks)
+    assert held.log.notes
+    passed = await run([role(), event, t("a"), fin()])
+    assert any(c is event for c in passed.chunks)

@@ -144,3 +144,20 @@ async def test_the_final_blocks_are_what_left() -> None:
     transaction = log()
     await out(make(transaction=transaction), filled("a", "b", terminal=Failed(ApiError("broken"))))
     assert [block.text for block in transaction.final_blocks] == ["ab"]
+
+
+async def test_a_defect_of_the_encoder_is_an_error_event_and_no_crash() -> None:
+    """Whatever a hostile event makes the encoder raise, the client is told and the stream ends in order."""
+
+    class Broken(Encoder):
+        def feed(self, chunk: Chunk) -> list[bytes]:
+            raise TypeError("secret")
+
+        def fail(self, error: ApiError) -> list[bytes]:
+            raise StreamStateError("over")
+
+    formatter = make()
+    object.__setattr__(formatter, "encoder", Broken())
+    [terminal] = await out(formatter, filled("a"))
+    assert isinstance(terminal, Failed)
+    assert "secret" not in terminal.error.message

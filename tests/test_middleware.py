@@ -766,3 +766,24 @@ async def test_a_failure_is_one_line_in_the_log(caplog: pytest.LogCaptureFixture
     assert "'scripted'" in line
     assert "529" in line
     assert "\n" not in line
+
+
+@pytest.mark.parametrize("path", PATHS)
+async def test_a_body_that_never_ends_is_a_408(path: str) -> None:
+    """An idle body does not keep its place for ever."""
+    app, backend, _ = make(settings=StreamSettings(body_timeout=0.01))
+    async with ASGIDriver(app).request("POST", path, content=[b"{"], whole=False) as response:
+        assert response.status == 408
+        await response.read()
+    assert backend.calls == []
+
+
+async def test_the_number_of_parts_and_choices_is_bounded() -> None:
+    """What costs the event loop time for each part, and the encoder for each choice, has a limit with a name."""
+    app, _, _ = make(limits=Limits(parts=2, choices=3))
+    many = [{"role": "user", "content": [{"type": "text", "text": "x"}] * 3}]
+    driver = ASGIDriver(app)
+    for path in PATHS:
+        got = await driver.fetch("POST", path, json=body(messages=many))
+        assert (got.status, "parts" in got.json()["error"]["message"]) == (400, True)
+    assert (await driver.fetch("POST", OPENAI, json=body(n=4))).status == 400

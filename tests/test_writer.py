@@ -15,7 +15,7 @@ from luthien_asgi.writer import AnswerWriter
 
 def make() -> AnswerWriter:
     queue: StreamQueue[Chunk] = StreamQueue(max_items=10, max_bytes=1000, timeout=1)
-    return AnswerWriter(queue, make_chunk=build, fallback_id="t1", model="asked", created=5)
+    return AnswerWriter(queue, make_chunk=build, fallback_id="t1", model="asked", created=5, max_bytes=10_000)
 
 
 def open_block(kind: BlockKind, *, bounded: bool = False, custom: bool = False) -> OpenBlock:

@@ -268,5 +268,7 @@ class ChunkStream:
 def _scrubbed(error: ApiError, secrets: Sequence[str]) -> ApiError:
     error.message = scrub_text(error.message, secrets)
     error.args = (error.message,)
+    error.code = scrub_text(error.code, secrets) if error.code else error.code
+    error.param = scrub_text(error.param, secrets) if error.param else error.param
     error.raw = scrub_value(error.raw, secrets) if error.raw else None
     return error

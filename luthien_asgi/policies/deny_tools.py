@@ -91,8 +91,11 @@ def _found(pattern: re.Pattern[str], written: Sequence[str]) -> bool:
 
 def _written(block: Block) -> Iterator[str]:
     yield block.text
-    if not block.custom:
+    try:
         yield from _strings(block.arguments)
+    except ValueError:
+        if not block.custom:  # a custom tool's input is free text
+            raise
 
 
 def _strings(value: Any) -> Iterator[str]:  # noqa: ANN401 - any JSON value

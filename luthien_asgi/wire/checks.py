@@ -92,7 +92,16 @@ def check_messages(body: Mapping[str, Any], roles: Sequence[str], *, limits: Lim
         required(message, "role", "text", at)
         if message["role"] not in roles:
             refuse(f"{at}.role", f"must be one of {', '.join(roles)}, not {message['role'][:50]!r}")
+    check_size(found, limits=limits)
     return found
+
+
+def check_size(messages: Sequence[tuple[str, Any]], *, limits: Limits) -> None:
+    """Refuse messages with too many content parts in all."""
+    contents = [message.get("content") for _, message in messages]
+    parts = sum(len(content) for content in contents if isinstance(content, list))
+    if parts > limits.parts:
+        refuse("messages", f"hold {parts} content parts, more than {limits.parts} (parts)")
 
 
 def _check_tools(body: Mapping[str, Any], *, limits: Limits) -> None:

@@ -47,6 +47,8 @@ def parse(body: bytes, *, limits: Limits) -> ChatRequest:
         _check_message(message, at)
     _check_tools(value)
     _at_least_one(value, ("n", "max_tokens", "max_completion_tokens"))
+    if (value.get("n") or 1) > limits.choices:
+        refuse("n", f"asks for {value['n']} choices, more than {limits.choices} (choices)")
     return ChatRequest(wire="openai", body=value)
 
 
