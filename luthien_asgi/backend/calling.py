@@ -26,6 +26,7 @@ from luthien_asgi import jsontext
 from luthien_asgi.backend import known
 from luthien_asgi.backend.arguments import allow_unlisted, minimal_arguments, openai_arguments, secrets_of, visible
 from luthien_asgi.backend.capture import HandlerPool, Rewrite, raw_response
+from luthien_asgi.backend.foreign import check_foreign
 from luthien_asgi.backend.models import Deployment
 from luthien_asgi.backend.protocol import BackendCall
 from luthien_asgi.backend.recover import error_from_body, kept_headers, network_error, recover
@@ -103,7 +104,9 @@ def _plan_openai(engine: Engine, deployment: Deployment, call: BackendCall, cred
     converted = to_openai(call.request, extras=extras, keep_thinking=is_claude, keep_cache_control=is_claude)
     timeout = max(engine.settings.first_chunk_timeout, engine.settings.stall_timeout)
     arguments = openai_arguments(deployment, converted.params, credential=credential, stream=True, timeout=timeout)
-    if deployment.provider not in known.OTHER_WIRES:
+    if deployment.provider in known.OTHER_WIRES:
+        check_foreign(converted.params)
+    else:
         allow_unlisted(arguments, _supported(engine, deployment))
     return Plan(deployment=deployment, arguments=arguments, ignored=tuple(converted.ignored))
 
