@@ -70,6 +70,7 @@ class Answer:
         self._assembler = BlockAssembler()
         self._lanes: dict[OpenBlock, Lane] = {}
         self._outlet = Outlet(writer)
+        self._judged_ids: set[tuple[int, str]] = set()
         self._held_bytes = 0
         self._completed = False
         self.stopped = False
@@ -151,12 +152,9 @@ class Answer:
         await self._writer.put(chunk, part)
 
     async def _take_part(self, chunk: Chunk, part: Part) -> None:
-        over = self._outlet.choice(part.choice).finish is not None
-        if over and part.kind is BlockKind.TOOL_CALL and part.phase == "delta" and not part.id:
-            # It would go on with a call that was judged without it.
-            msg = "The provider went on with a tool call after its finish reason."
-            raise BackendError(msg)
         step = self._assembler.feed(part)
+        if step.opened and part.kind is BlockKind.TOOL_CALL and (not part.id or (part.choice, part.id) in self._judged_ids):
+            self._require_unfinished(part)
         for ended in step.ended:
             await self._end_lane(self._lanes[ended], None)
         if step.block is None or self.stopped:
@@ -168,6 +166,12 @@ class Answer:
         await self._add(lane, chunk, part)
         if step.closes and not self.stopped:
             await self._end_lane(lane, None)
+
+    def _require_unfinished(self, part: Part) -> None:
+        """Refuse a fragment that would go on with a call which was judged without it."""
+        if self._outlet.choice(part.choice).finish is not None:
+            msg = "The provider went on with a tool call after its finish reason."
+            raise BackendError(msg)
 
     def _open_lane(self, block: OpenBlock) -> Lane:
         choice = self._outlet.choice(block.choice)
@@ -258,6 +262,7 @@ class Answer:
     async def _end_lane(self, lane: Lane, closing: Chunk | None) -> None:
         """End a block: flush, judge, release. `closing` is the provider's own closing chunk, where it has one."""
         block = lane.block.block()
+        self._judged_ids.add((block.choice, block.id))
         self._log.backend_blocks.append(block)
         if self.stopped:
             return

@@ -246,7 +246,7 @@ def _recorder(section: Section) -> TransactionRecorder:
     if made is None:
         return NullRecorder()
     if callable(why_not := getattr(made, "why_not", None)) and (reason := why_not()):
-        section.problem(reason, at="config")
+        section.problem(str(reason), at="config")
     return cast("TransactionRecorder", made)
 
 

@@ -725,6 +725,23 @@ async def test_going_on_with_a_call_that_was_judged_fails_closed() -> None:
     assert not any("rm -rf" in said for said in result.said)
 
 
+async def test_a_call_cannot_be_named_after_it_was_judged() -> None:
+    """The same id again after the finish reason is no other call to the client, so it is none here."""
+    again = chunk({"tool_calls": [{"index": 0, "id": "1", "function": {"name": "bad", "arguments": ""}}]})
+    unnamed = chunk({"tool_calls": [{"index": 0, "id": "1", "function": {"arguments": "{}"}}]})
+    result = await run([role(), unnamed, fin("tool_calls"), again, fin("tool_calls")], Verdicts({}))
+    assert isinstance(result.error, BackendError)
+
+
+async def test_fragments_of_a_call_that_began_after_a_finish_reason_are_its_own() -> None:
+    """Providers that finish each call in turn are understood."""
+    chunks = [role(), tc(0, "a", "f", "{}"), fin("tool_calls"), tc(1, "b", "g"), tc(1, args="[]"), fin("tool_calls")]
+    policy = Verdicts({})
+    result = await run(chunks, policy)
+    assert [s for s in result.said if s.startswith("tc")] == ["tc(a,f,{})", "tc(b,g,)", "tc(,,[])"]
+    assert policy.seen == ["f", "g"]
+
+
 async def test_a_call_whose_id_comes_with_another_name_is_another_call() -> None:
     """A harmless name without an id does not cover for the call that follows under the same index."""
     chunks = [
