@@ -164,10 +164,10 @@ async def run(
     ctx = PolicyContext(transaction_id="t1", request=request)
     out: list[Chunk] = []
     async with asyncio.timeout(10), asyncio.TaskGroup() as tasks:
-        tasks.create_task(executor.process(source, queue, client=client, ctx=ctx, obs=NullObservability(), log=log))
+        process = executor.process(source, queue, client=client, ctx=ctx, obs=NullObservability(), log=log)
+        task = tasks.create_task(process)
         if not reader:
-            while not queue.ended:  # noqa: ASYNC110 - the writer has to end without being read
-                await asyncio.sleep(0)
+            await task
         while not isinstance(item := await queue.get(), End | Failed):
             out.append(item)
     hooks.close()

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import pytest
+from anyio.lowlevel import checkpoint
 from opentelemetry import trace
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
@@ -120,13 +121,13 @@ async def test_spans_of_concurrent_tasks_and_transactions_do_not_mix(bench: Benc
         with obs.span(name):
             await gate.wait()
             with obs.span(f"{name}.inner"):
-                await asyncio.sleep(0)
+                await checkpoint()
 
     one, two = bench.begin(name="one"), bench.begin(name="two")
     async with asyncio.timeout(5), asyncio.TaskGroup() as tasks:
         for obs, name in ((one, "a"), (two, "b"), (one, "c")):
             tasks.create_task(stream(obs, name))
-        await asyncio.sleep(0)
+        await checkpoint()
         gate.set()
     assert not trace.get_current_span().get_span_context().is_valid
     one.end("completed")
