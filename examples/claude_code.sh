@@ -9,7 +9,7 @@
 # See what it is told:
 #
 #     curl -N localhost:4000/v1/messages -H "x-api-key: $LUTHIEN_CLIENT_KEY" -H 'content-type: application/json' \
-#       -d '{"model": "claude-sonnet-4-5", "max_tokens": 99, "stream": true, "messages": [{"role": "user", "content": "Hi."}]}'
+#       -d '{"model": "claude-sonnet-5", "max_tokens": 99, "stream": true, "messages": [{"role": "user", "content": "Hi."}]}'
 #
 # The trap: ANTHROPIC_API_KEY, where it is set, is sent beside ANTHROPIC_AUTH_TOKEN, and the gateway refuses two credentials.
 # The base URL has no /v1.

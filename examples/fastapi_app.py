@@ -29,7 +29,7 @@ MODELS = [
     {
         "model_name": "claude",
         "litellm_params": {
-            "model": "anthropic/claude-sonnet-4-5",
+            "model": "anthropic/claude-sonnet-5",
             "api_key": "os.environ/ANTHROPIC_API_KEY",
             "api_base": os.environ.get("ANTHROPIC_BASE_URL", "https://api.anthropic.com"),
         },

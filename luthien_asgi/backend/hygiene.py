@@ -13,6 +13,8 @@ Deliberate differences from a plain `import litellm`:
    each error), and its loggers say nothing unless `LITELLM_LOG` is set: they write requests and providers' raw errors, which hold
    content and may hold credentials. A host that imported LiteLLM first keeps its own values, prints and logs.
 4. The three narrow warning filters of LiteLLM (by message, about its own pydantic models) stay.
+5. What is alive after the import is frozen (`gc.freeze`), a host's objects of that moment too: they are freed by their counts as
+   ever, but a cycle among them is not searched for any more.
 """
 
 from __future__ import annotations

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, ClassVar
 
 from luthien_asgi import (
     Allow,
+    ApiError,
+    Backend,
+    BackendCall,
+    BackendStream,
+    Begin,
     Block,
     BlockKind,
     ChatRequest,
     Chunk,
     Deny,
+    End,
     Hold,
     JsonlRecorder,
     KeyAuth,
@@ -27,6 +34,8 @@ from luthien_asgi import (
     Stop,
     StreamContext,
     StreamSettings,
+    Target,
+    TransactionRecorder,
     Transform,
     blocking,
     read_part,
@@ -67,7 +76,64 @@ class Everything(Policy):
         return Allow() if block.arguments else None
 
 
+class Endings:
+    """A recorder of the user's own."""
+
+    wants_blocks = False
+
+    def __init__(self) -> None:
+        self.endings: list[str] = []
+
+    async def start(self) -> None: ...
+
+    async def begin(self, begin: Begin) -> None: ...
+
+    async def end(self, end: End) -> None:
+        self.endings.append(end.ending)
+
+    async def aclose(self) -> None: ...
+
+
+class Renamed:
+    """A backend of the user's own, around another."""
+
+    def __init__(self, inner: Backend, names: Mapping[str, str]) -> None:
+        self.inner = inner
+        self.names = names
+        self.make_chunk = inner.make_chunk
+
+    async def start(self) -> None:
+        await self.inner.start()
+
+    def models(self) -> Sequence[str]:
+        return list(self.names)
+
+    def target(self, model: str) -> Target:
+        return self.inner.target(self.names.get(model, model))
+
+    async def open(self, call: BackendCall) -> BackendStream:
+        return await self.inner.open(replace(call, request=call.request.with_model(self.names[call.request.model])))
+
+    async def count_tokens(self, call: BackendCall) -> int:
+        return await self.inner.count_tokens(call)
+
+    async def aclose(self) -> None:
+        await self.inner.aclose()
+
+
+def client_of(headers: Mapping[str, str]) -> str:
+    """An authenticator of the user's own."""
+    if "x-team" not in headers:
+        raise ApiError("Say who you are.", status=401)
+    return headers["x-team"]
+
+
 async def app(scope: Any, receive: Any, send: Any) -> None: ...
+
+
+def build_of_parts(backend: Backend) -> LuthienMiddleware:
+    recorder: TransactionRecorder = Endings()
+    return LuthienMiddleware(app, backend=Renamed(backend, {"fast": "m"}), recorder=recorder, auth=client_of)
 
 
 def build() -> LuthienMiddleware:
