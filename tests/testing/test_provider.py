@@ -305,7 +305,7 @@ def test_the_provider_runs_in_a_thread_for_tests_that_are_not_async() -> None:
     """`with` gives a provider that answers blocking clients, and stops with the block."""
     with ScriptedProvider(Answer("x")) as provider:
         assert httpx.post(provider.url + CHAT, json=BODY).status_code == 200
-        assert provider.requests[0].finished
+        assert [request.body for request in provider.requests] == [BODY]
     with pytest.raises(httpx.ConnectError):
         httpx.post(provider.url + CHAT, json=BODY)
 
