@@ -17,7 +17,6 @@ from luthien_asgi.blocks import Block, BlockKind
 from luthien_asgi.chunks import (
     Chunk,
     Part,
-    content_size,
     copied,
     finish_reason_of,
     has_role,
@@ -27,14 +26,15 @@ from luthien_asgi.chunks import (
     usage_of,
 )
 from luthien_asgi.context import PolicyContext, StreamContext
-from luthien_asgi.errors import BackendError, PolicyError, QueueFullError
+from luthien_asgi.errors import BackendError, PolicyError
 from luthien_asgi.hooks import Hook, HookCaller, PolicyPlan, keepalive
-from luthien_asgi.judging import Judge, Judgement
-from luthien_asgi.lanes import THINKING, Choice, Lane
+from luthien_asgi.judging import Judge
+from luthien_asgi.lanes import THINKING, Lane
 from luthien_asgi.outlet import Outlet, is_visible
-from luthien_asgi.policy import Allow, Deny, Replace, Stop, Transform
+from luthien_asgi.policy import Transform
 from luthien_asgi.recorder import Transaction
 from luthien_asgi.settings import StreamSettings
+from luthien_asgi.settling import Settlement
 from luthien_asgi.writer import AnswerWriter
 
 __all__ = ["Answer"]
@@ -60,7 +60,6 @@ class Answer:
         self._hooks = hooks
         self._writer = writer
         self._log = log
-        self._settings = settings
         self._tools_wait = tools_wait
         self._transparent = not (tools_wait or wants_blocks or plan.handles)
         """Nobody looks at blocks: they are not even assembled."""
@@ -70,11 +69,14 @@ class Answer:
         self._assembler = BlockAssembler()
         self._lanes: dict[OpenBlock, Lane] = {}
         self._outlet = Outlet(writer)
+        self._settlement = Settlement(plan, outlet=self._outlet, writer=writer, log=log, settings=settings)
         self._judged_ids: set[tuple[int, str]] = set()
-        self._held_bytes = 0
         self._completed = False
-        self.stopped = False
+
+    @property
+    def stopped(self) -> bool:
         """Whether the policy ended the answer: the backend need not be read any further."""
+        return self._settlement.stopped
 
     @property
     def finished(self) -> bool:
@@ -107,11 +109,11 @@ class Answer:
             self._require_finish()
             await self._end_open_lanes()
         if not self.stopped:
-            await self._settle_waiting()
+            await self._settlement.settle_calls()
         additions = await self._last_words()
         self._completed = True
         for choice in list(self._outlet.choices.values()) or [self._outlet.choice(0)]:
-            await self._close_choice(choice, additions if choice.index == 0 else [])
+            await self._settlement.close(choice, additions if choice.index == 0 else "")
 
     def partial_blocks(self) -> list[Block]:
         """Return the blocks that had not ended, for the record of an answer that broke off."""
@@ -119,9 +121,7 @@ class Answer:
 
     def cancel_judges(self) -> None:
         """Stop the judges that are still at work: nobody waits for their verdict any more."""
-        for lane in self._lanes.values():
-            if lane.judge is not None:
-                lane.judge.cancel()
+        self._settlement.cancel_judges()
 
     # --- taking chunks -------------------------------------------------------------------------------------------------
 
@@ -203,10 +203,11 @@ class Answer:
             await self._transform(lane, chunk, part, self._plan.on_chunk_added)
 
     async def _transform(self, lane: Lane, chunk: Chunk, part: Part, hook: Hook) -> None:
-        if not part.text:
-            # Boundaries and side data; citations of a text that was changed point nowhere.
-            if not (lane.changed and part.phase == "delta"):
-                await self._pass(lane, chunk, part)
+        if not part.text and (part.phase != "delta" or part.id or part.name):
+            await self._pass(lane, chunk, part)
+            return
+        if not part.text and lane.changed:
+            # Citations of a text that was changed point nowhere.
             return
         result = await self._hooks.call(self._plan.name, hook, chunk, lane.ctx)
         goes_on = [chunk] if result is None else self._checked_parts(lane, result)
@@ -243,19 +244,12 @@ class Answer:
         if lane.dropped:
             return
         if lane.held or lane.waits:
-            self._hold(lane, chunk, part)
+            self._settlement.hold(lane, chunk, part)
             return
         if part.phase == "open" and isinstance(lane.handling, Transform) and lane.block.kind is BlockKind.TEXT and not part.text:
             lane.opening = chunk
             return
         await self._outlet.send(lane.block, chunk, part, lane)
-
-    def _hold(self, lane: Lane, chunk: Chunk, part: Part) -> None:
-        lane.chunks.append(chunk)
-        self._held_bytes += content_size(part, chunk)
-        if self._held_bytes > self._settings.queue_bytes:
-            msg = "The answer holds more content for a policy's verdict than the limit allows."
-            raise QueueFullError(msg)
 
     # --- ending blocks -------------------------------------------------------------------------------------------------
 
@@ -274,7 +268,7 @@ class Answer:
         if lane.held and block.kind is BlockKind.TOOL_CALL:
             lane.judge = self._judges.create_task(self._judge.judge(block, lane.ctx))
             return
-        await self._settle(lane, await self._judge.judge(block, lane.ctx))
+        await self._settlement.settle(lane, await self._judge.judge(block, lane.ctx))
 
     async def _flush(self, lane: Lane, block: Block) -> None:
         if not isinstance(lane.handling, Transform) or self._plan.on_block_end is None or lane.ctx is None:
@@ -292,45 +286,6 @@ class Answer:
             await self._writer.put(opening, read_part(opening))
         await self._pass(lane, closing, read_part(closing))
 
-    async def _settle(self, lane: Lane, judgement: Judgement) -> None:
-        """Do what was decided about a block that was judged in line."""
-        if judgement.error is not None:
-            raise judgement.error
-        action = judgement.action
-        if isinstance(action, Allow):
-            if lane.held:
-                await self._release(lane)
-        elif isinstance(action, Replace):
-            self._discard(lane)
-            await self._outlet.write(lane.block.choice, action.blocks)
-        elif isinstance(action, Deny):
-            self._discard(lane)
-            await self._outlet.say(lane.block.choice, action.message)
-            self._outlet.choice(lane.block.choice).thinking_denied |= lane.block.kind in THINKING
-        else:
-            await self._stop(lane.block.choice, action)
-
-    async def _release(self, lane: Lane) -> None:
-        chunks, lane.chunks = lane.chunks, []
-        for chunk in chunks:
-            part = read_part(chunk)
-            self._held_bytes -= content_size(part, chunk)
-            if not lane.dropped:
-                await self._outlet.send(lane.block, chunk, part)
-
-    def _discard(self, lane: Lane) -> None:
-        self._held_bytes -= sum(content_size(read_part(chunk), chunk) for chunk in lane.chunks)
-        lane.chunks = []
-        lane.dropped = True
-
-    async def _stop(self, choice: int, verdict: Stop) -> None:
-        """End the answer: nothing that waits leaves any more."""
-        self.stopped = True
-        self.cancel_judges()
-        for state in self._outlet.choices.values():
-            state.waiting.clear()
-        await self._outlet.say(choice, verdict.message)
-
     # --- the end of the answer -----------------------------------------------------------------------------------------
 
     async def _end_open_lanes(self) -> None:
@@ -347,68 +302,15 @@ class Answer:
             msg = "The provider's answer ended without a finish reason."
             raise BackendError(msg)
 
-    async def _settle_waiting(self) -> None:
-        """Collect the verdicts on tool calls, in the backend's order."""
-        for choice in self._outlet.choices.values():
-            surviving: list[Lane] = []
-            for lane in choice.waiting:
-                if lane.judge is None and lane.held:
-                    msg = f"The policy {self._plan.name} was not asked about a tool call that it holds."
-                    raise PolicyError(msg)
-                judgement = await lane.judge if lane.judge is not None else Judgement(Allow())
-                if judgement.error is not None:
-                    raise judgement.error
-                await self._settle_call(choice, lane, judgement, surviving)
-                if self.stopped:
-                    break
-            choice.waiting = surviving
-
-    async def _settle_call(self, choice: Choice, lane: Lane, judgement: Judgement, surviving: list[Lane]) -> None:
-        action = judgement.action
-        if choice.thinking_denied:
-            self._discard(lane)
-        elif isinstance(action, Allow):
-            surviving.append(lane)
-        elif isinstance(action, Stop):
-            await self._stop(choice.index, action)
-            surviving.clear()
-        elif isinstance(action, Deny):
-            self._discard(lane)
-            choice.messages.append(Block(kind=BlockKind.TEXT, text=action.message))
-        else:
-            self._replace_call(choice, lane, action, surviving)
-
-    def _replace_call(self, choice: Choice, lane: Lane, action: Replace, surviving: list[Lane]) -> None:
-        """Texts leave with the messages, before every call; calls take the place of the one that they replace."""
-        self._discard(lane)
-        calls = [block for block in action.blocks if block.kind is BlockKind.TOOL_CALL]
-        choice.messages += [block for block in action.blocks if block.kind is not BlockKind.TOOL_CALL]
-        for call in calls:
-            chunks = self._writer.whole(call, choice.index)
-            surviving.append(Lane(lane.block, None, waits=True, chunks=chunks))
-
-    async def _last_words(self) -> list[Chunk]:
+    async def _last_words(self) -> str:
         if self._plan.on_stream_complete is None:
-            return []
+            return ""
         added = await self._hooks.call(self._plan.name, self._plan.on_stream_complete, self._ctx)
         chunks = self._checked(added) if added is not None else []
         if any(read_part(chunk).kind is not BlockKind.TEXT for chunk in chunks):
             msg = f"The policy {self._plan.name} may only add text at the end of an answer."
             raise PolicyError(msg)
-        return chunks
-
-    async def _close_choice(self, choice: Choice, additions: list[Chunk]) -> None:
-        await self._outlet.write(choice.index, choice.messages)
-        if additions:
-            text = "".join(read_part(chunk).text for chunk in additions)
-            await self._outlet.write(choice.index, [Block(kind=BlockKind.TEXT, text=text)] if text else [])
-        for lane in choice.waiting:
-            await self._release(lane)
-        if choice.said and not choice.spoke:
-            self._log.note("the policy emptied the answer: the client got the notice text")
-            await self._outlet.say(choice.index, self._settings.empty_notice)
-        finish = self._writer.finish(choice.index, "stop") if self.stopped or choice.finish is None else choice.finish
-        await self._writer.put(finish, read_part(finish))
+        return "".join(read_part(chunk).text for chunk in chunks)
 
 
 def _is_unknown_event(chunk: Chunk, part: Part) -> bool:

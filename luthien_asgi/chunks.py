@@ -92,6 +92,7 @@ class Part(NamedTuple):
 NO_PART: Final = Part()
 _NOTHING: Final[Mapping[str, Any]] = {}
 _TEXT: Final = BlockKind.TEXT
+_WRITABLE: Final = frozenset({BlockKind.TEXT, BlockKind.REFUSAL, BlockKind.TOOL_CALL})
 _KINDS: Final[Mapping[str, BlockKind]] = {str(kind): kind for kind in BlockKind}
 
 
@@ -238,10 +239,13 @@ def side_data(chunk: Chunk) -> dict[str, Any]:
 def with_text(chunk: Chunk, text: str) -> Chunk:
     """Return a copy of a chunk with other text (for a tool call: another fragment of its arguments); the original is untouched.
 
+    Side data of the text (citations, annotations, logprobs) goes with the text that it spoke of, unless the text stays the same.
     Raises `ValueError` for a chunk that carries thinking, which is not to be edited, or no text at all.
     """
     part = read_part(chunk)
     changed = copied(chunk)
+    if text == part.text and part.kind in _WRITABLE:
+        return changed
     delta = changed.choices[0].delta
     if part.kind is BlockKind.TEXT:
         delta.content = text

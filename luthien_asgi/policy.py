@@ -123,6 +123,7 @@ class Policy:
 
         For a `Transform` kind the returned chunks go on instead of it (an empty iterable keeps it back); None lets it pass. For
         `Observe` and `Hold` the result is ignored. `luthien_asgi.with_text(chunk, text)` gives a changed copy.
+        A chunk may hold side data of the block (a citation, annotations, logprobs) and no text.
         """
 
     def on_block_end(self, block: Block, ctx: StreamContext) -> Awaitable[Iterable[Chunk] | None] | Iterable[Chunk] | None:

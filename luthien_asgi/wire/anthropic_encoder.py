@@ -34,6 +34,8 @@ from luthien_asgi.wire.error_bodies import anthropic_error
 __all__ = ["AnthropicEncoder"]
 
 _COMMENT: Final = b": ping\n\n"
+_TEXTS: Final = frozenset({BlockKind.TEXT, BlockKind.REFUSAL})
+"""What is written as a text block; a refusal is one of its own."""
 _PING: Final = b'event: ping\ndata: {"type": "ping"}\n\n'
 
 
@@ -168,7 +170,6 @@ class AnthropicEncoder:
             return []
         if part.kind is BlockKind.REFUSAL:
             self._ending.refused = self._ending.refused or part.text != ""
-            part = part._replace(kind=BlockKind.TEXT)
         if part.phase == "open":
             return self._provider_opens(part)
         if part.phase == "close":
@@ -185,7 +186,7 @@ class AnthropicEncoder:
         if part.kind is BlockKind.OTHER and part.event is None:
             return []
         own = part.source is not None and part.source >= 0
-        if part.kind is BlockKind.TEXT and not own and not part.text:
+        if part.kind in _TEXTS and not own and not part.text:
             # A policy's block: it ends what is open, and begins with its first words.
             return self._close_all()
         frames = self._close_all()
@@ -320,6 +321,7 @@ class AnthropicEncoder:
 
 _HANDLERS: Final[Mapping[BlockKind, Callable[[AnthropicEncoder, Part, bool], list[bytes]]]] = {
     BlockKind.TEXT: AnthropicEncoder._text,  # noqa: SLF001 - the class's own table
+    BlockKind.REFUSAL: AnthropicEncoder._text,  # noqa: SLF001
     BlockKind.THINKING: AnthropicEncoder._thinking,  # noqa: SLF001
     BlockKind.REDACTED_THINKING: AnthropicEncoder._redacted,  # noqa: SLF001
     BlockKind.TOOL_CALL: AnthropicEncoder._tool_call,  # noqa: SLF001
@@ -328,7 +330,7 @@ _HANDLERS: Final[Mapping[BlockKind, Callable[[AnthropicEncoder, Part, bool], lis
 
 
 def _standard_block(part: Part) -> dict[str, Any]:
-    if part.kind is BlockKind.TEXT:
+    if part.kind in _TEXTS:
         return {"type": "text", "text": part.text}
     if part.kind is BlockKind.THINKING:
         return {"type": "thinking", "thinking": part.text, "signature": part.signature}

@@ -394,6 +394,13 @@ def test_a_refusal_is_text_and_a_stop_reason() -> None:
     assert content(events)[0]["text"] == "I'm sorry"
 
 
+def test_a_refusal_is_a_block_apart_from_text_around_it() -> None:
+    """A policy judged them as two blocks; joined, they could say what neither of them said."""
+    events = run([chunk({"content": "ca"}), chunk({"refusal": "na"}), chunk({"content": "ry"}), chunk({}, "stop")])
+    texts = ["text#0", "text_delta", "/0", "text#1", "text_delta", "/1", "text#2", "text_delta", "/2"]
+    assert brief(events) == [*texts, "refusal"]
+
+
 @pytest.mark.parametrize(
     ("finish", "stop"), [("length", "max_tokens"), ("content_filter", "refusal"), ("tool_calls", "end_turn")]
 )
