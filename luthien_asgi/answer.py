@@ -20,6 +20,7 @@ from luthien_asgi.chunks import (
     copied,
     finish_reason_of,
     has_role,
+    plain_text,
     provider_fields,
     read_part,
     side_data,
@@ -82,6 +83,16 @@ class Answer:
     def finished(self) -> bool:
         """Whether every choice that began has its finish reason."""
         return bool(self._outlet.choices) and all(choice.finish is not None for choice in self._outlet.choices.values())
+
+    def pass_plain(self, chunk: Chunk) -> bool:
+        """Send a chunk on that nobody looks at and that is plain text, where that can be done at once; tell whether it was.
+
+        A short cut for what most chunks are: `take` does the same.
+        """
+        if not self._transparent:
+            return False
+        plain = plain_text(chunk)
+        return plain is not None and plain[0] in self._outlet.choices and self._writer.offer(chunk, plain[1])
 
     async def take(self, chunk: Chunk) -> None:
         """Take one chunk. Raises `ApiError` for what cannot go on."""

@@ -44,9 +44,11 @@ __all__ = [
     "delta_fields",
     "finish_reason_of",
     "has_role",
+    "plain_text",
     "provider_fields",
     "read_part",
     "side_data",
+    "text_size",
     "usage_of",
     "with_text",
 ]
@@ -93,6 +95,11 @@ NO_PART: Final = Part()
 _NOTHING: Final[Mapping[str, Any]] = {}
 _TEXT: Final = BlockKind.TEXT
 _WRITABLE: Final = frozenset({BlockKind.TEXT, BlockKind.REFUSAL, BlockKind.TOOL_CALL})
+_FRAME: Final = 64
+"""Bytes counted for a chunk beside its content."""
+_NO_PROVIDER_FIELDS: Final = {"provider_specific_fields": None}
+_DELTA_FIELDS: Final = 5
+"""What LiteLLM's `Delta` always has: content, role, function_call, tool_calls, audio."""
 _KINDS: Final[Mapping[str, BlockKind]] = {str(kind): kind for kind in BlockKind}
 
 
@@ -163,6 +170,33 @@ def read_part(chunk: Chunk) -> Part:
     return _from_rider(index, rider, part) if rider else part
 
 
+def plain_text(chunk: Chunk) -> tuple[int, str] | None:
+    """Return choice and text of a chunk that is one fragment of text and nothing else, as most are; None for any other.
+
+    For what costs as much as all the rest that is done for such a chunk; `read_part` says what any chunk means.
+    """
+    try:
+        (choice,) = chunk.choices
+        fields = choice.__pydantic_extra__
+        delta = fields["delta"]
+        said = delta.__pydantic_extra__
+        text = said["content"]
+        if (
+            type(text) is str
+            and text
+            and len(said) == _DELTA_FIELDS
+            and said["role"] is said["tool_calls"] is said["audio"] is said["function_call"] is None
+            and fields["finish_reason"] is fields["logprobs"] is None
+            and delta.__dict__ == _NO_PROVIDER_FIELDS
+            and chunk.provider_specific_fields is None  # type: ignore[attr-defined]  # a field of LiteLLM's class
+            and "usage" not in chunk.__pydantic_extra__  # type: ignore[attr-defined]
+        ):
+            return fields["index"], text
+    except (AttributeError, KeyError, TypeError, ValueError):
+        return None  # not a chunk of the usual form
+    return None
+
+
 def _from_delta(choice: int, fields: Mapping[str, Any], delta: Any) -> Part:  # noqa: ANN401 - LiteLLM's Delta
     if text := fields.get("content"):
         return Part(choice, _TEXT, "delta", None, text)
@@ -212,9 +246,14 @@ def _from_rider(choice: int, rider: Mapping[str, Any], part: Part) -> Part:
     return part._replace(choice=choice, kind=kind, phase=rider.get("phase", "delta"), source=source, event=rider.get("anthropic"))
 
 
+def text_size(text: str) -> int:
+    """Return how many bytes a chunk that holds nothing but text takes at least."""
+    return len(text) + _FRAME
+
+
 def content_size(part: Part, chunk: Chunk | None = None) -> int:
     """Return how many bytes a chunk's content takes at least, side data included: what queues and held blocks are bounded by."""
-    size = len(part.text) + len(part.signature) + len(part.name) + 64
+    size = len(part.text) + len(part.signature) + len(part.name) + _FRAME
     if part.event is not None:
         size += len(repr(part.event))
     side = side_data(chunk) if chunk is not None else None

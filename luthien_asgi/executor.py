@@ -138,7 +138,8 @@ class PolicyExecutor:
             if first and (chunk.choices or chunk.id):
                 writer.adopt(chunk)
                 first = False
-            await answer.take(chunk)
+            if not answer.pass_plain(chunk):
+                await answer.take(chunk)
 
     async def _next(self, stream: BackendStream, answer: Answer) -> Chunk | None:
         """Return the backend's next chunk, or None at the end of its stream. After the finish only the usage is waited for."""

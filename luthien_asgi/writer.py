@@ -7,7 +7,7 @@ from typing import Any
 
 from luthien_asgi.assembler import OpenBlock
 from luthien_asgi.blocks import Block, BlockKind
-from luthien_asgi.chunks import Chunk, ChunkFactory, Part, content_size, read_part
+from luthien_asgi.chunks import Chunk, ChunkFactory, Part, content_size, read_part, text_size
 from luthien_asgi.errors import BackendError, PolicyError
 from luthien_asgi.queues import StreamQueue
 
@@ -46,6 +46,14 @@ class AnswerWriter:
             raise BackendError(msg)
         if not self._out.offer(chunk, size):
             await self._out.put(chunk, size)
+
+    def offer(self, chunk: Chunk, text: str) -> bool:
+        """Send a chunk that holds nothing but text on if there is room for it now; tell whether there was."""
+        size = text_size(text)
+        if self._size + size > self._max_bytes or not self._out.offer(chunk, size):
+            return False
+        self._size += size
+        return True
 
     def fragment(self, block: OpenBlock, text: str) -> Chunk:
         """Return a chunk with more of a block that is being written. Raises `PolicyError` for thinking and other kinds."""

@@ -15,8 +15,10 @@ from luthien_asgi.chunks import (
     delta_fields,
     finish_reason_of,
     has_role,
+    plain_text,
     provider_fields,
     read_part,
+    text_size,
     usage_of,
     with_text,
 )
@@ -131,3 +133,46 @@ def test_the_size_of_chunks() -> None:
     assert content_size(read_part(large)) - content_size(read_part(small)) == 999
     event = chunk({}, rider={"kind": "other", "phase": "open", "index": 1, "anthropic": {"data": "x" * 1000}})
     assert content_size(read_part(event)) > 1000
+
+
+def test_plain_text_is_what_a_chunk_says_that_says_nothing_else() -> None:
+    """The short cut agrees with `read_part`, choice and size included."""
+    one = chunk({"content": "Grüße"})
+    assert plain_text(one) == (2, "Grüße") == read_part(one)[0:5:4]
+    assert text_size("Grüße") == content_size(read_part(one), one)
+    assert plain_text(chunk({"content": "a"}, service_tier="default")) == (2, "a")
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        chunk(None),
+        chunk({}),
+        chunk({"content": ""}),
+        chunk({"role": "assistant"}),
+        chunk({"role": "assistant", "content": "a"}),
+        chunk({"refusal": "a"}),
+        chunk({"content": "a", "refusal": "b"}),
+        chunk({"content": "a", "reasoning_content": "b"}),
+        chunk({"content": "a", "annotations": [{"type": "url_citation"}]}),
+        chunk({"content": "a", "tool_calls": [CALL]}),
+        chunk({"content": "a", "audio": {"data": "x"}}),
+        chunk({"content": "a"}, finish="stop"),
+        chunk({"content": "a"}, rider={"kind": "text", "phase": "delta", "index": 0}),
+        chunk({"content": "a"}, usage={"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2}),
+        build({"id": "c", "created": 1, "choices": [{"index": 0, "delta": {"content": "a"}, "logprobs": {"content": []}}]}),
+        build({"id": "c", "created": 1, "choices": [{"index": n, "delta": {"content": "a"}} for n in (0, 1)]}),
+    ],
+)
+def test_a_chunk_that_says_more_is_not_plain_text(other: Chunk) -> None:
+    """Whatever is beside the text, the short cut is not for it."""
+    assert plain_text(other) is None
+
+
+def test_a_chunk_of_another_class_is_not_plain_text() -> None:
+    """A policy's own class only has to have the attributes that are read."""
+
+    class Own:
+        choices = (object(),)
+
+    assert plain_text(Own()) is None  # type: ignore[arg-type]

@@ -151,6 +151,7 @@ async def run(
     client: WireName = "openai",
     settings: StreamSettings | None = None,
     reader: bool = True,
+    wants_blocks: bool = True,
 ) -> Result:
     settings = settings or StreamSettings()
     source = stream if isinstance(stream, Stream) else Stream(stream)
@@ -161,7 +162,9 @@ async def run(
     begin = Begin(id="t1", at=0, wire=client, path="/", model="m", stream=True, client="", request=request.body)
     log = Transaction(begin)
     hooks = HookCaller(timeout=settings.policy_timeout, threads=2)
-    executor = PolicyExecutor(plan=PolicyPlan.of(policy), hooks=hooks, make_chunk=build, settings=settings)
+    executor = PolicyExecutor(
+        plan=PolicyPlan.of(policy), hooks=hooks, make_chunk=build, settings=settings, wants_blocks=wants_blocks
+    )
     ctx = PolicyContext(transaction_id="t1", request=request)
     out: list[Chunk] = []
     async with asyncio.timeout(10), asyncio.TaskGroup() as tasks:
@@ -179,13 +182,24 @@ async def run(
 # --- passing --------------------------------------------------------------------------------------------------------------
 
 
-async def test_without_a_policy_every_chunk_leaves_as_the_object_it_was() -> None:
-    """Pass-through changes neither count nor boundaries nor the chunks themselves."""
+@pytest.mark.parametrize("wants_blocks", [True, False])
+async def test_without_a_policy_every_chunk_leaves_as_the_object_it_was(*, wants_blocks: bool) -> None:
+    """Pass-through changes neither count nor boundaries nor the chunks themselves, whether blocks are recorded or not."""
     chunks = [role(), t("Hi"), t("!"), fin(), use()]
-    result = await run(chunks)
+    result = await run(chunks, wants_blocks=wants_blocks)
     assert result.terminal == End()
     assert [id(c) for c in result.chunks if not finish_reason_of(c)] == [id(c) for c in chunks if not finish_reason_of(c)]
     assert result.said.count("fin(stop)") == 1
+
+
+@pytest.mark.parametrize("wants_blocks", [True, False])
+@pytest.mark.parametrize("settings", [StreamSettings(answer_bytes=300), StreamSettings(queue_bytes=200, queue_timeout=0.01)])
+async def test_the_bounds_hold_for_answers_that_nobody_looks_at(settings: StreamSettings, *, wants_blocks: bool) -> None:
+    """The short cut counts like the long way: an answer that is too long ends, and a full queue opens the breaker."""
+    chunks = [role(), *(t("0123456789") for _ in range(9)), fin()]
+    result = await run(chunks, settings=settings, wants_blocks=wants_blocks, reader=False)
+    assert isinstance(result.error, BackendError if settings.answer_bytes == 300 else QueueFullError)
+    assert result.said == ["t(0123456789)"] * (3 if settings.answer_bytes == 300 else 1)
 
 
 async def test_tool_calls_of_an_openai_answer_leave_as_they_come() -> None:

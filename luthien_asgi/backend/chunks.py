@@ -14,7 +14,7 @@ Deliberate differences from `ModelResponseStream(**data)`:
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cache
 from types import MappingProxyType
 from typing import Any, Final
@@ -25,10 +25,11 @@ from luthien_asgi.chunks import Chunk
 __all__ = ["build"]
 
 _new: Final = object.__new__
-_set: Final = object.__setattr__
 _DECLARED: Final = frozenset({"reasoning_content", "thinking_blocks", "reasoning_items"})
 _OMITTED_WHEN_NONE: Final = frozenset({*_DECLARED, "images", "annotations", "provider_specific_fields"})
 _CHUNK_NAMES: Final = frozenset({"id", "created", "model", "object", "system_fingerprint", "choices", "provider_specific_fields"})
+_COMBINATIONS: Final = 256
+"""How many combinations of a chunk's field names are remembered."""
 _NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
 
 
@@ -47,19 +48,30 @@ def _builder() -> _Builder:
     return _Builder(importlib.import_module("litellm.types.utils"))
 
 
-def _make(
-    cls: Any,  # noqa: ANN401 - LiteLLM's classes
-    fields: dict[str, Any],
-    extra: dict[str, Any],
-    known: set[str],
-    private: dict[str, Any] | None = None,
-) -> Any:  # noqa: ANN401
-    made = _new(cls)
-    _set(made, "__dict__", fields)
-    _set(made, "__pydantic_extra__", extra)
-    _set(made, "__pydantic_fields_set__", known)
-    _set(made, "__pydantic_private__", private)
-    return made
+def _maker() -> Callable[..., Any]:
+    """Return what makes an object of one of LiteLLM's classes.
+
+    It uses the slots' own setters: pydantic's `__setattr__` validates, and `object.__setattr__` looks each slot up by its name.
+    """
+    slots = importlib.import_module("pydantic").BaseModel.__dict__
+    set_fields, set_extra = slots["__dict__"].__set__, slots["__pydantic_extra__"].__set__
+    set_known, set_private = slots["__pydantic_fields_set__"].__set__, slots["__pydantic_private__"].__set__
+
+    def make(
+        cls: Any,  # noqa: ANN401 - LiteLLM's classes
+        fields: dict[str, Any],
+        extra: dict[str, Any],
+        known: set[str],
+        private: dict[str, Any] | None = None,
+    ) -> Any:  # noqa: ANN401
+        made = _new(cls)
+        set_fields(made, fields)
+        set_extra(made, extra)
+        set_known(made, known)
+        set_private(made, private)
+        return made
+
+    return make
 
 
 class _Builder:
@@ -75,56 +87,63 @@ class _Builder:
         "_delta",
         "_delta_set",
         "_function",
+        "_make",
         "_usage",
     )
 
     def __init__(self, types: Any) -> None:  # noqa: ANN401 - the module `litellm.types.utils`
+        self._make = _maker()
         self._chunk, self._choice, self._delta = types.ModelResponseStream, types.StreamingChoices, types.Delta
         self._call, self._function, self._usage = types.ChatCompletionDeltaToolCall, types.Function, types.Usage
         self._chunk_fields = frozenset(self._chunk.model_fields)
-        self._chunk_sets: dict[tuple[str, ...], set[str]] = {}
+        self._chunk_sets: dict[tuple[str, ...], tuple[set[str], tuple[str, ...]]] = {}
         # Shared by all chunks: pydantic notes here which fields were set, and these are set in every chunk.
         self._choice_set = set(self._choice().__pydantic_fields_set__)
         self._delta_set = set(self._delta().__pydantic_fields_set__)
 
     def chunk(self, data: Mapping[str, Any]) -> Any:  # noqa: ANN401
+        get = data.get
         fields = {
-            "id": data.get("id"),
-            "created": data.get("created"),
-            "model": data.get("model"),
+            "id": get("id"),
+            "created": get("created"),
+            "model": get("model"),
             "object": "chat.completion.chunk",
-            "system_fingerprint": data.get("system_fingerprint"),
-            "choices": [self.choice(choice) for choice in data.get("choices") or ()],
-            "provider_specific_fields": data.get("provider_specific_fields"),
+            "system_fingerprint": get("system_fingerprint"),
+            "choices": [self.choice(choice) for choice in get("choices") or ()],
+            "provider_specific_fields": get("provider_specific_fields"),
         }
-        extra = {} if data.keys() <= _CHUNK_NAMES else {name: data[name] for name in data if name not in _CHUNK_NAMES}
+        known, further = self._names_of(tuple(data))
+        extra = {name: data[name] for name in further} if further else {}
         if isinstance(extra.get("usage"), Mapping):
             extra["usage"] = self._usage(**extra["usage"])
         private: dict[str, Any] = {"_hidden_params": {}, "_response_headers": None}
-        return _make(self._chunk, fields, extra, self._chunk_set(tuple(data)), private)
+        return self._make(self._chunk, fields, extra, known, private)
 
-    def _chunk_set(self, names: tuple[str, ...]) -> set[str]:
-        """Return which fields count as set; decoders make only a few different combinations."""
-        known = self._chunk_sets.get(names)
-        if known is None:
-            extra = set(names) - _CHUNK_NAMES
-            known = {"object", "choices", "provider_specific_fields", *self._chunk_fields.intersection(names), *extra}
-            self._chunk_sets[names] = known
-        return known
+    def _names_of(self, names: tuple[str, ...]) -> tuple[set[str], tuple[str, ...]]:
+        """Return which fields count as set, and which are no declared ones; decoders make only a few combinations."""
+        found = self._chunk_sets.get(names)
+        if found is None:
+            further = tuple(name for name in names if name not in _CHUNK_NAMES)
+            known = {"object", "choices", "provider_specific_fields", *self._chunk_fields.intersection(names), *further}
+            found = known, further
+            if len(self._chunk_sets) < _COMBINATIONS:
+                self._chunk_sets[names] = found
+        return found
 
     def choice(self, data: Mapping[str, Any]) -> Any:  # noqa: ANN401
+        get = data.get
         extra = {
-            "finish_reason": data.get("finish_reason"),
-            "index": data.get("index", 0),
-            "delta": self.delta(data.get("delta") or _NOTHING),
-            "logprobs": data.get("logprobs"),
+            "finish_reason": get("finish_reason"),
+            "index": get("index", 0),
+            "delta": self.delta(get("delta") or _NOTHING),
+            "logprobs": get("logprobs"),
         }
-        return _make(self._choice, {}, extra, self._choice_set)
+        return self._make(self._choice, {}, extra, self._choice_set)
 
     def delta(self, data: Mapping[str, Any]) -> Any:  # noqa: ANN401
         if len(data) == 1 and "content" in data:  # as most of them are
             extra = {"content": data["content"], "role": None, "function_call": None, "tool_calls": None, "audio": None}
-            return _make(self._delta, {"provider_specific_fields": None}, extra, self._delta_set)
+            return self._make(self._delta, {"provider_specific_fields": None}, extra, self._delta_set)
         fields = {"provider_specific_fields": data.get("provider_specific_fields")}
         calls = data.get("tool_calls")
         extra = {
@@ -140,7 +159,7 @@ class _Builder:
                 (fields if name in _DECLARED else extra)[name] = value
                 known.add(name)
         extra.pop("provider_specific_fields", None)
-        return _make(self._delta, fields, extra, known)
+        return self._make(self._delta, fields, extra, known)
 
     def tool_call(self, call: Any) -> Any:  # noqa: ANN401 - a mapping, or an object that a policy made
         if not isinstance(call, Mapping) or call.get("custom") is not None:
@@ -149,9 +168,9 @@ class _Builder:
         function = {"arguments": body.get("arguments") or "", "name": body.get("name")}
         fields = {
             "id": call.get("id"),
-            "function": _make(self._function, function, {}, {"arguments", "name"}),
+            "function": self._make(self._function, function, {}, {"arguments", "name"}),
             "type": call.get("type") or "function",
             "index": call.get("index", 0),
         }
         known = {"function", "type", "index", "id"} if "id" in call else {"function", "type", "index"}
-        return _make(self._call, fields, {}, known)
+        return self._make(self._call, fields, {}, known)
