@@ -27,11 +27,25 @@ if TYPE_CHECKING:
         RequestError,
     )
     from luthien_asgi.jsonl import JsonlRecorder
+    from luthien_asgi.jsonl_lines import read_transactions
     from luthien_asgi.middleware import LuthienMiddleware, Paths
-    from luthien_asgi.policy import Allow, Deny, Hold, Observe, Policy, Replace, Stop, Transform, blocking
-    from luthien_asgi.recorder import Begin, End, MemoryRecorder, NullRecorder, TransactionRecorder
-    from luthien_asgi.request import ChatRequest
+    from luthien_asgi.policy import (
+        Allow,
+        Deny,
+        Handling,
+        Hold,
+        Observe,
+        Policy,
+        Replace,
+        Stop,
+        Transform,
+        Verdict,
+        blocking,
+    )
+    from luthien_asgi.recorder import Begin, End, MemoryRecorder, NullRecorder, TransactionRecorder, VerdictRecord
+    from luthien_asgi.request import ChatRequest, RequestBlock, RequestTool
     from luthien_asgi.settings import Limits, StreamSettings
+    from luthien_asgi.telemetry import open_telemetry
 
 __version__: Final = "0.1.0"
 
@@ -53,11 +67,25 @@ _MODULES: Final = {
         "RequestError",
     ),
     "jsonl": ("JsonlRecorder",),
+    "jsonl_lines": ("read_transactions",),
     "middleware": ("LuthienMiddleware", "Paths"),
-    "policy": ("Allow", "Deny", "Hold", "Observe", "Policy", "Replace", "Stop", "Transform", "blocking"),
-    "recorder": ("Begin", "End", "MemoryRecorder", "NullRecorder", "TransactionRecorder"),
-    "request": ("ChatRequest",),
+    "policy": (
+        "Allow",
+        "Deny",
+        "Handling",
+        "Hold",
+        "Observe",
+        "Policy",
+        "Replace",
+        "Stop",
+        "Transform",
+        "Verdict",
+        "blocking",
+    ),
+    "recorder": ("Begin", "End", "MemoryRecorder", "NullRecorder", "TransactionRecorder", "VerdictRecord"),
+    "request": ("ChatRequest", "RequestBlock", "RequestTool"),
     "settings": ("Limits", "StreamSettings"),
+    "telemetry": ("open_telemetry",),
 }
 _HOME: Final = {name: module for module, names in _MODULES.items() for name in names}
 
@@ -77,6 +105,7 @@ __all__ = [
     "ConfigError",
     "Deny",
     "End",
+    "Handling",
     "Hold",
     "JsonlRecorder",
     "KeyAuth",
@@ -94,16 +123,22 @@ __all__ = [
     "PolicyTimeout",
     "QueueFullError",
     "Replace",
+    "RequestBlock",
     "RequestDenied",
     "RequestError",
+    "RequestTool",
     "Stop",
     "StreamContext",
     "StreamSettings",
     "Target",
     "TransactionRecorder",
     "Transform",
+    "Verdict",
+    "VerdictRecord",
     "blocking",
+    "open_telemetry",
     "read_part",
+    "read_transactions",
     "with_text",
 ]
 

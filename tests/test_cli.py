@@ -77,7 +77,6 @@ def test_the_module_runs_as_a_program() -> None:
 @pytest.mark.parametrize(
     "arguments",
     [
-        [],
         ["serve"],
         ["check"],
         ["dance"],
@@ -92,6 +91,14 @@ def test_a_wrong_command_line_is_status_2(arguments: Sequence[str], capsys: pyte
         main(arguments)
     assert caught.value.code == 2
     assert "usage: luthien-asgi" in capsys.readouterr().err
+
+
+def test_no_command_at_all_shows_the_help(capsys: pytest.CaptureFixture[str]) -> None:
+    """Whoever types the bare name wants to know what there is."""
+    assert main([]) == 2
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert "see a policy at work" in shown.err
 
 
 def test_check_sums_a_good_file_up(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
