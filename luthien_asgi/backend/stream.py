@@ -11,7 +11,7 @@ import contextlib
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol, Self
+from typing import Any, Final, Literal, Protocol, Self
 
 from luthien_asgi.backend.chunks import build
 from luthien_asgi.backend.recover import network_error, recover
@@ -23,6 +23,8 @@ from luthien_asgi.request import WireName
 __all__ = ["BodySource", "ChunkStream", "Decoder", "IterationSource", "RawSource", "Source", "StreamInfo"]
 
 ChunkData = dict[str, Any]
+_IDLE_FIELDS: Final = 4
+"""A sign of life has id, created, model and an empty list of choices."""
 DecoderName = Literal["openai", "anthropic", "litellm", "body"]
 
 
@@ -248,7 +250,7 @@ class ChunkStream:
 
     async def _fill(self) -> None:
         batch = await self._source.read()
-        self._ready.extend(batch.chunks)
+        self._ready.extend(_without_idle(batch.chunks))
         self._ended = batch.ended or batch.error is not None
         self._error = _scrubbed(batch.error, self._secrets) if batch.error else None
 
@@ -263,6 +265,12 @@ class ChunkStream:
         with contextlib.suppress(Exception):
             async with asyncio.timeout(self._close_timeout):
                 await self._source.close()
+
+
+def _without_idle(chunks: Sequence[ChunkData]) -> Sequence[ChunkData]:
+    """Leave signs of life out where there is more to say, and all but one where there is not: a packet may hold thousands."""
+    spoken = [chunk for chunk in chunks if chunk["choices"] or len(chunk) > _IDLE_FIELDS]
+    return spoken or chunks[:1]
 
 
 def _scrubbed(error: ApiError, secrets: Sequence[str]) -> ApiError:
