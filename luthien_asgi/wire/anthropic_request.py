@@ -26,7 +26,7 @@ __all__ = ["parse", "parse_count"]
 _ROLES: Final = ("user", "assistant", "system")
 _PARTS: Final[Mapping[str, Sequence[tuple[str, Shape]]]] = {
     "text": (("text", "text"),),
-    "thinking": (("thinking", "text"), ("signature", "text")),
+    "thinking": (("thinking", "text"),),
     "redacted_thinking": (("data", "text"),),
     "tool_use": (("id", "text"), ("name", "text"), ("input", "object")),
     "tool_result": (("tool_use_id", "text"),),
@@ -62,7 +62,10 @@ def _check_content(content: Any, at: str) -> None:  # noqa: ANN401 - JSON
     check_parts(content, at, _PARTS)
     for place, part in enumerate(content if isinstance(content, list) else ()):
         where = f"{at}[{place}]"
-        if part["type"] == "tool_result":
+        if part["type"] == "thinking":
+            # Thinking of a provider that signs none comes back without: clients keep what they were sent.
+            optional(part, "signature", "text", where)
+        elif part["type"] == "tool_result":
             optional(part, "is_error", "flag", where)
             if part.get("content") is not None:
                 check_parts(part["content"], f"{where}.content", _PARTS)

@@ -7,7 +7,8 @@ What changes on the way, beside the names:
 2. `is_error` has no counterpart: the result's text begins with "Error: " then.
 3. A tool message holds text only: images and files of a result follow in the user message, each announced by the id of its
    call.
-4. Thinking is left out with notice, or goes along as `thinking_blocks` where the backend is a Claude behind LiteLLM.
+4. Thinking is left out with notice, or goes along as `thinking_blocks` where the backend is a Claude behind LiteLLM, which takes
+   signed thinking only.
 5. Text and tool calls of one assistant message lose their order: OpenAI's has one content and one list of calls. A message of
    which nothing is left is left out.
 6. Blocks of tools that ran at the provider, of MCP servers, compactions, uploads and what the future brings are refused by
@@ -116,13 +117,13 @@ class MessageWriter:
         return self.cached(block, call)
 
     def _thinking(self, blocks: list[Part]) -> dict[str, Any]:
-        if not blocks:
-            return {}
-        if not self.keep_thinking:
+        kept = [block for block in blocks if block.get("signature") or block["type"] != "thinking"] if self.keep_thinking else []
+        if len(kept) < len(blocks):
             self.draft.ignore("messages[].content[].thinking")
+        if not kept:
             return {}
-        text = "".join(block.get("thinking", "") for block in blocks)
-        return {"thinking_blocks": blocks, **({"reasoning_content": text} if text else {})}
+        text = "".join(block.get("thinking", "") for block in kept)
+        return {"thinking_blocks": kept, **({"reasoning_content": text} if text else {})}
 
     # --- parts ---------------------------------------------------------------------------------------------------------
 

@@ -83,7 +83,7 @@ def test_max_tokens_is_a_whole_number_of_at_least_one(value: Any) -> None:
         (content({"text": "x"}), "messages[0].content[0].type"),
         (content({"type": "text", "text": None}), "messages[0].content[0].text"),
         (content({"type": "tool_use", "id": "a", "name": "f", "input": "{}"}, role="assistant"), "messages[0].content[0].input"),
-        (content({"type": "thinking", "thinking": "x"}, role="assistant"), "messages[0].content[0].signature"),
+        (content({"type": "thinking", "thinking": "x", "signature": 3}, role="assistant"), "messages[0].content[0].signature"),
         (content({"type": "tool_result"}), "messages[0].content[0].tool_use_id"),
         (content({"type": "tool_result", "tool_use_id": "a", "content": 3}), "messages[0].content[0].content"),
         (content({"type": "tool_result", "tool_use_id": "a", "content": [[]]}), "messages[0].content[0].content[0]"),
@@ -104,6 +104,12 @@ def test_a_wrong_field_is_named(value: Any, param: str) -> None:
     error = refused(value)
     assert (error.status, error.param) == (400, param)
     assert param in error.message
+
+
+def test_thinking_that_nobody_signed_is_accepted() -> None:
+    """A client keeps what another provider thought as it came, without a signature; which provider takes it is not said here."""
+    unsigned = [{"type": "thinking", "thinking": "x"}, {"type": "thinking", "thinking": "x", "signature": ""}]
+    assert parse(content(*unsigned, role="assistant")).body["messages"][0]["content"] == unsigned
 
 
 @pytest.mark.parametrize(

@@ -231,6 +231,19 @@ def test_thinking_goes_along_where_the_backend_takes_it() -> None:
     assert (converted.params["thinking"], converted.params["top_k"]) == (thinking, 3)
 
 
+def test_only_signed_thinking_goes_along() -> None:
+    """What another provider thought has no signature, and a Claude takes none of it: it is left out with notice."""
+    blocks = [{"type": "thinking", "thinking": "a"}, {"type": "thinking", "thinking": "b", "signature": ""}]
+    signed = {"type": "thinking", "thinking": "c", "signature": "s"}
+    options = {"keep_thinking": True, "keep_cache_control": True, "extras": True}
+    converted = convert(user("q"), assistant(*blocks, text("hi")), assistant(*blocks, signed, text("ho")), options=options)
+    assert converted.params["messages"][1:] == [
+        {"role": "assistant", "content": "hi"},
+        {"role": "assistant", "content": "ho", "thinking_blocks": [signed], "reasoning_content": "c"},
+    ]
+    assert converted.ignored == ("messages[].content[].thinking",)
+
+
 def test_what_says_nothing_is_left_out() -> None:
     """Empty texts, thinking alone, an empty system prompt: no empty message stays behind."""
     converted = convert(
