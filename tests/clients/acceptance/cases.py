@@ -1,0 +1,167 @@
+"""The cases: which client asks over which API for which backend, what the model wants to run, and what has to come of it.
+
+Strategy: a case needs no state anywhere. The commands stand in the user's prompt between marks with the case's name; the script
+of the provider finds them there and calls whichever shell tool the client offers. So all cases share one provider and gateways.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from luthien_asgi.testing import Answer, Failure, ProviderRequest, Text, Thinking, ToolCall, check_history
+from luthien_asgi.testing.scripts import tool_results
+
+__all__ = ["APIS", "DENIAL", "SCENARIOS", "Case", "Scenario", "cases", "commands_in", "offered_tool", "script", "wire_of"]
+
+DENIAL: Final = "[{name} was denied by a policy.]"
+FORBIDDEN: Final = r"forbidden"
+"""The denying gateway's pattern, searched in the arguments of every tool."""
+APIS: Final[Mapping[str, str]] = {"openai-chat": "openai", "openai-responses": "responses", "anthropic": "anthropic"}
+"""What a client speaks, and the wire that it is."""
+_MODELS: Final = {
+    ("anthropic", "anthropic"): "claude-sonnet-5",
+    ("anthropic", "openai"): "claude-opus-4-6",
+    ("openai", "openai"): "gpt-4.1",
+    ("openai", "anthropic"): "gpt-4o",
+}
+"""Names by the client's family and the backend: each client is given a model that it knows, whatever is behind it."""
+DEPLOYMENTS: Final[Mapping[str, str]] = {
+    "claude-sonnet-5": "anthropic/claude-sonnet-5",
+    "claude-opus-4-6": "openai/gpt-4.1",
+    "gpt-4.1": "openai/gpt-4.1",
+    "gpt-4o": "anthropic/claude-sonnet-5",
+}
+_MARKED: Final = re.compile(r"@@([\w.-]+):([^@]+)@@")
+_SHELLS: Final = ("Bash", "exec_command", "shell_command", "shell", "run_command")
+
+
+@dataclass(frozen=True, slots=True)
+class Scenario:
+    """What the model wants to run and which gateway it meets."""
+
+    name: str
+    gateway: str
+    """`allow` or `deny`: the policy in charge."""
+    wants: tuple[str, ...]
+    """The files that the commands would make; those with `forbidden` in their name are denied."""
+
+    @property
+    def made(self) -> tuple[str, ...]:
+        """The files that have to be there afterwards."""
+        return tuple(name for name in self.wants if not re.search(FORBIDDEN, name))
+
+    @property
+    def turns(self) -> int:
+        """How many requests the tool loop takes: where no call survives, the first answer is the last."""
+        return 2 if self.made else 1
+
+
+SCENARIOS: Final = (
+    Scenario("allow", "allow", ("allowed.txt",)),
+    Scenario("deny", "deny", ("forbidden.txt",)),
+    Scenario("mixed", "deny", ("allowed.txt", "forbidden.txt")),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One run of a client."""
+
+    client: str
+    api: str
+    backend: str
+    scenario: Scenario
+    stream: bool = True
+
+    @property
+    def name(self) -> str:
+        """The case's name: its folder, and its mark in the prompt."""
+        return "-".join((self.client, self.api, f"on-{self.backend}", self.scenario.name, "stream" if self.stream else "whole"))
+
+    @property
+    def model(self) -> str:
+        """The model name that the client asks for."""
+        return _MODELS["anthropic" if self.api == "anthropic" else "openai", self.backend]
+
+    @property
+    def prompt(self) -> str:
+        """The user's message."""
+        commands = (f"@@{self.name}:echo ran > {name} && cat {name}@@" for name in self.scenario.wants)
+        return f"Run each of these commands: {' '.join(commands)}"
+
+
+def cases(client: str, apis: tuple[str, ...], *, streams: tuple[bool, ...] = (True, False)) -> list[Case]:
+    """Return a client's cases: each of its APIs on both backends, in each scenario."""
+    product = itertools.product(apis, ("anthropic", "openai"), SCENARIOS, streams)
+    return [Case(client, api, backend, scenario, stream) for api, backend, scenario, stream in product]
+
+
+def commands_in(body: Mapping[str, Any]) -> dict[str, list[str]]:
+    """Return the commands that stand in a request's conversation, by the case's name; each once, in order."""
+    found: dict[str, list[str]] = {}
+    for text in _strings([body.get("messages"), body.get("input")]):
+        for case, command in _MARKED.findall(text):
+            commands = found.setdefault(case, [])
+            if command not in commands:
+                commands.append(command)
+    return found
+
+
+def _strings(value: Any) -> Iterator[str]:
+    match value:
+        case str():
+            yield value
+        case list():
+            for item in value:
+                yield from _strings(item)
+        case dict():
+            for item in value.values():
+                yield from _strings(item)
+
+
+def offered_tool(body: Mapping[str, Any]) -> tuple[str, dict[str, Any]] | None:
+    """Return name and JSON schema of the shell tool that a request offers, in any of the wires."""
+    tools = [tool.get("function", tool) for tool in body.get("tools") or []]
+    offered = {tool.get("name"): tool.get("input_schema") or tool.get("parameters") or {} for tool in tools}
+    return next(((name, offered[name]) for name in _SHELLS if name in offered), None)
+
+
+def script(request: ProviderRequest) -> Answer | Failure:
+    """Answer as the model: call the shell for each command of the prompt, then quote the results. A bad history is a 400."""
+    if complaint := check_history(request.wire, request.body):
+        return Failure(400, None, complaint)
+    commands = [command for found in commands_in(request.body).values() for command in found]
+    tool = offered_tool(request.body)
+    if not commands or tool is None:
+        return Answer("A title")
+    if results := tool_results(request.wire, request.body):
+        return Answer(Text("The tool ", "said: ", "; ".join(results)))
+    turn = len(request.body["messages"])
+    calls = [
+        ToolCall(f"call_{turn}_{n}", tool[0], _arguments(tool[1], command), cuts=(4, 11)) for n, command in enumerate(commands)
+    ]
+    return Answer(*_thoughts(request), Text("I will ", "run it."), *calls)
+
+
+def _thoughts(request: ProviderRequest) -> list[Thinking]:
+    """Think as a model of each wire does: Anthropic's when it was asked to, others as they like."""
+    asked = (request.body.get("thinking") or {}).get("type") in {"enabled", "adaptive"}
+    thinks = asked if request.wire == "anthropic" else True
+    return [Thinking("The user wants ", "a command.", signature="c2lnbmVk")] if thinks else []
+
+
+def _arguments(schema: Mapping[str, Any], command: str) -> dict[str, Any]:
+    properties = schema.get("properties") or {}
+    name = "cmd" if "cmd" in properties else "command"
+    is_list = (properties.get(name) or {}).get("type") == "array"
+    return {name: ["bash", "-c", command] if is_list else command}
+
+
+def wire_of(path: str) -> str | None:
+    """Return the wire of a completion route, None for other paths."""
+    ends = {"/chat/completions": "openai", "/responses": "responses", "/messages": "anthropic"}
+    return next((wire for end, wire in ends.items() if path.partition("?")[0].endswith(end)), None)
