@@ -14,7 +14,7 @@ from typing import Any, Final
 from luthien_asgi.backend import known
 from luthien_asgi.backend.models import Deployment
 
-__all__ = ["allow_unlisted", "minimal_arguments", "openai_arguments", "secrets_of", "visible"]
+__all__ = ["allow_unlisted", "minimal_arguments", "openai_arguments", "secrets_of", "stream_options", "visible"]
 
 STANDARD: Final = frozenset(
     {
@@ -70,7 +70,7 @@ def openai_arguments(
     extra = {name: value for name, value in given.items() if name not in keywords}
     if extra:
         arguments["extra_body"] = {**(arguments.get("extra_body") or {}), **extra}
-    if stream and (options := _stream_options(deployment, params.get("stream_options"))):
+    if stream and (options := stream_options(deployment, params.get("stream_options"))):
         arguments["stream_options"] = options
     return arguments
 
@@ -92,7 +92,8 @@ def _common(deployment: Deployment, *, credential: str | None, stream: bool, tim
     return {**arguments, "model": deployment.model, "stream": stream}
 
 
-def _stream_options(deployment: Deployment, asked: Any) -> dict[str, Any] | None:  # noqa: ANN401 - the client's JSON
+def stream_options(deployment: Deployment, asked: Any) -> dict[str, Any] | None:  # noqa: ANN401 - the client's JSON
+    """Return the `stream_options` to send: the client's, with usage always asked for where the provider knows it."""
     options = dict(asked) if isinstance(asked, Mapping) else {}
     if deployment.include_usage:
         return {**options, "include_usage": True}

@@ -15,22 +15,24 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, Final
+from typing import Any
 
 from luthien_asgi import jsontext
 from luthien_asgi.backend import known
 from luthien_asgi.backend.arguments import allow_unlisted, minimal_arguments, openai_arguments, secrets_of, visible
 from luthien_asgi.backend.capture import HandlerPool, Rewrite, raw_response
 from luthien_asgi.backend.foreign import check_foreign
+from luthien_asgi.backend.model_table import check_chat, is_adaptive, supported_params, without_unknown
 from luthien_asgi.backend.models import Deployment
+from luthien_asgi.backend.own_body import own_arguments, own_fields, way_of
 from luthien_asgi.backend.protocol import BackendCall
 from luthien_asgi.backend.recover import error_from_body, kept_headers, network_error, recover
-from luthien_asgi.backend.rewrite import anthropic_rewrite
+from luthien_asgi.backend.rewrite import anthropic_rewrite, openai_rewrite
+from luthien_asgi.backend.sdk_client import sdk_client
 from luthien_asgi.backend.stream import BodySource, ChunkStream, IterationSource, RawSource, StreamInfo
 from luthien_asgi.errors import BackendError
 from luthien_asgi.settings import Limits, StreamSettings
@@ -42,10 +44,6 @@ from luthien_asgi.wire.to_anthropic import DEFAULT_MAX_TOKENS, Converted, to_ant
 from luthien_asgi.wire.to_openai import to_openai
 
 __all__ = ["Engine", "Plan", "anthropic_body", "place", "plan"]
-
-_CLAUDE: Final = re.compile(r"claude-(?:[a-z]+-)?(\d{1,2})(?:[-.](\d{1,2}))?(?!\d)")
-_ADAPTIVE_SINCE: Final = (4, 6)
-"""The first version of Claude that takes `thinking: adaptive`, for models that LiteLLM does not list."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,6 +85,7 @@ class Plan:
 
 def plan(engine: Engine, deployment: Deployment, call: BackendCall, *, extra: Mapping[str, Any]) -> Plan:
     """Return the first attempt. Raises `RequestError` for a request that the provider's wire has no words for."""
+    check_chat(engine.litellm, deployment)
     credential = call.credential if deployment.passthrough else None
     shape = partial(_plan_anthropic if deployment.wire == "anthropic" else _plan_openai, engine, deployment, call, credential)
     planned: Plan = shape()
@@ -102,20 +101,19 @@ def _plan_openai(engine: Engine, deployment: Deployment, call: BackendCall, cred
     is_claude = deployment.provider in known.CLAUDE_HOSTS and "claude" in deployment.model
     extras = deployment.provider in known.TOP_K_PROVIDERS
     converted = to_openai(call.request, extras=extras, keep_thinking=is_claude, keep_cache_control=is_claude)
+    params, ignored = without_unknown(engine.litellm, deployment, converted)
     timeout = max(engine.settings.first_chunk_timeout, engine.settings.stall_timeout)
-    arguments = openai_arguments(deployment, converted.params, credential=credential, stream=True, timeout=timeout)
+    if (way := way_of(engine.litellm, deployment)) is not None:
+        foreign = call.request.wire != "openai"
+        arguments = own_arguments(deployment, params, way=way, converted=foreign, credential=credential, timeout=timeout)
+        rewrite = openai_rewrite(own_fields(params, converted=foreign)) if way.way != "extra_body" else None
+        return Plan(deployment=deployment, arguments=arguments, rewrite=rewrite, ignored=ignored)
+    arguments = openai_arguments(deployment, params, credential=credential, stream=True, timeout=timeout)
     if deployment.provider in known.OTHER_WIRES:
-        check_foreign(converted.params)
+        check_foreign(params)
     else:
-        allow_unlisted(arguments, _supported(engine, deployment))
-    return Plan(deployment=deployment, arguments=arguments, ignored=tuple(converted.ignored))
-
-
-def _supported(engine: Engine, deployment: Deployment) -> Sequence[str]:
-    model = deployment.model.removeprefix(f"{deployment.provider}/")
-    with contextlib.suppress(Exception):
-        return engine.litellm.get_supported_openai_params(model=model, custom_llm_provider=deployment.provider or None) or ()
-    return ()
+        allow_unlisted(arguments, supported_params(engine.litellm, deployment))
+    return Plan(deployment=deployment, arguments=arguments, ignored=ignored)
 
 
 def _plan_anthropic(engine: Engine, deployment: Deployment, call: BackendCall, credential: str | None) -> Plan:
@@ -130,52 +128,55 @@ def _plan_anthropic(engine: Engine, deployment: Deployment, call: BackendCall, c
 def anthropic_body(engine: Engine, deployment: Deployment, call: BackendCall) -> Converted:
     """Return the request as an Anthropic body; one of the Anthropic format as it is. Raises `RequestError`."""
     longest = int(deployment.params.get("max_tokens") or DEFAULT_MAX_TOKENS)
-    return to_anthropic(call.request, default_max_tokens=longest, adaptive_thinking=_is_adaptive(engine, deployment.model))
-
-
-def _is_adaptive(engine: Engine, model: str) -> bool:
-    listed = engine.litellm.model_cost.get(model.partition("/")[2])
-    if listed:
-        return bool(listed.get("supports_adaptive_thinking"))
-    version = _CLAUDE.search(model)
-    return version is not None and tuple(int(part or 0) for part in version.groups()) >= _ADAPTIVE_SINCE
+    return to_anthropic(call.request, default_max_tokens=longest, adaptive_thinking=is_adaptive(engine.litellm, deployment.model))
 
 
 async def place(engine: Engine, attempt: Plan) -> ChunkStream:
     """Make the call and return the answer, open. Raises `ApiError`; when cancelled it leaves no connection open."""
-    handler = _handler(engine, attempt)
-    arguments = {**attempt.arguments, "client": handler} if handler is not None else attempt.arguments
+    keeper = None
     try:
+        client, keeper = _client(engine, attempt)
+        arguments = {**attempt.arguments, "client": client} if client is not None else attempt.arguments
         answer = await engine.litellm.acompletion(**arguments)
-        return await _opened(engine, attempt, answer, handler)
+        return await _opened(engine, attempt, answer, keeper)
     except BaseException as error:
-        await _discard(handler, engine.settings.close_timeout)
+        await _discard(keeper, engine.settings.close_timeout)
         if isinstance(error, Exception):
             raise recover(error, secrets=attempt.secrets, wire=attempt.deployment.wire) from None
         raise
 
 
-def _handler(engine: Engine, attempt: Plan) -> Any:  # noqa: ANN401 - LiteLLM's class
-    if attempt.deployment.provider not in known.HANDLER_PROVIDERS:
-        return None
-    return engine.pool.handler(rewrite=attempt.rewrite, ssl_verify=attempt.deployment.params.get("ssl_verify"))
+def _client(engine: Engine, attempt: Plan) -> tuple[Any, Any]:
+    """Return the `client` for LiteLLM and what keeps the response; both None where LiteLLM makes its own."""
+    provider = attempt.deployment.provider
+    if provider in known.HANDLER_PROVIDERS:
+        handler = engine.pool.handler(rewrite=attempt.rewrite, ssl_verify=attempt.deployment.params.get("ssl_verify"))
+        return handler, handler
+    if attempt.rewrite is not None:
+        return sdk_client(engine.litellm, engine.pool, attempt.arguments, attempt.rewrite)
+    return None, None
 
 
-async def _discard(handler: Any, timeout: float) -> None:  # noqa: ANN401, ASYNC109 - a setting's value
-    response = getattr(handler, "response", None)
+async def _discard(keeper: Any, timeout: float) -> None:  # noqa: ANN401, ASYNC109 - a setting's value
+    response = getattr(keeper, "response", None)
     if response is not None:
         with contextlib.suppress(Exception):
             async with asyncio.timeout(timeout):
                 await asyncio.shield(response.aclose())
 
 
-async def _opened(engine: Engine, attempt: Plan, answer: Any, handler: Any) -> ChunkStream:  # noqa: ANN401
-    response = raw_response(answer, handler)
+async def _opened(engine: Engine, attempt: Plan, answer: Any, keeper: Any) -> ChunkStream:  # noqa: ANN401
+    if attempt.rewrite is not None and not keeper.rewrote:
+        raise BackendError("LiteLLM did not send the request as it was planned")
+    response = raw_response(answer, keeper)
+    if response is not None and response.status_code >= 400:
+        # LiteLLM makes an empty answer of one error, that of a limit too small for a single token.
+        raise error_from_body(response.status_code, response.content, headers=response.headers, secrets=attempt.secrets)
     if not attempt.streams:
         return _whole(engine, attempt, _body_of(answer, response, attempt), response)
     decoder = _decoder(engine, attempt, answer)
     if response is None or decoder is None:
-        return _iterated(engine, attempt, answer, partial(raw_response, answer, handler))
+        return _iterated(engine, attempt, answer, partial(raw_response, answer, keeper))
     if _is_json(response):
         return _whole(engine, attempt, await _read_body(response, engine.limits.frame_bytes), response)
     return ChunkStream(RawSource(response, decoder), _info(engine, attempt, attempt.deployment.wire, response))
@@ -186,7 +187,7 @@ def _decoder(engine: Engine, attempt: Plan, answer: Any) -> OpenAIDecoder | Anth
     if attempt.deployment.wire == "anthropic":
         return AnthropicDecoder(engine.limits.frame_bytes, created)
     iterator = type(getattr(answer, "completion_stream", None))
-    speaks_openai = any(base.__name__ in known.OPENAI_ITERATORS for base in iterator.__mro__)
+    speaks_openai = attempt.rewrite is not None or any(base.__name__ in known.OPENAI_ITERATORS for base in iterator.__mro__)
     return OpenAIDecoder(engine.limits.frame_bytes, created) if speaks_openai else None
 
 
@@ -233,7 +234,7 @@ def _json_object(body: bytes) -> dict[str, Any]:
 
 
 def _body_of(answer: Any, response: Any, attempt: Plan) -> dict[str, Any]:  # noqa: ANN401
-    if attempt.deployment.wire == "anthropic" and response is not None:
+    if attempt.rewrite is not None and response is not None:
         return _json_object(response.content)
     dumped: dict[str, Any] = answer.model_dump()
     return dumped

@@ -21,10 +21,10 @@ from typing import Any, Final
 
 from luthien_asgi import jsontext
 
-__all__ = ["HandlerPool", "raw_response"]
+__all__ = ["HandlerPool", "bounded", "raw_response"]
 
 Rewrite = Callable[[str, dict[str, Any], dict[str, str]], tuple[str, dict[str, Any], dict[str, str]]]
-"""URL, JSON body and headers as LiteLLM made them in; as they are sent out."""
+"""URL, JSON body and headers (lower-case names) as LiteLLM made them in; as they are sent out."""
 
 ERROR_BODY_BYTES: Final = 64 * 1024
 """LiteLLM searches what it takes for the message with patterns that need seconds for a megabyte."""
@@ -40,10 +40,17 @@ class HandlerPool:
 
     def handler(self, *, rewrite: Rewrite | None, ssl_verify: Any = None) -> Any:  # noqa: ANN401 - LiteLLM's class
         """Return a handler for one call; its `response` is what came back. LiteLLM must be loaded."""
+        return _call_handler()(self._pool(ssl_verify), rewrite)
+
+    def client(self, *, ssl_verify: Any = None) -> Any:  # noqa: ANN401 - httpx.AsyncClient
+        """Return the client that holds the connections. LiteLLM must be loaded."""
+        return self._pool(ssl_verify).client
+
+    def _pool(self, ssl_verify: Any) -> Any:  # noqa: ANN401
         key = repr(ssl_verify)
         if key not in self._pools:
             self._pools[key] = _http_module().AsyncHTTPHandler(ssl_verify=ssl_verify)
-        return _call_handler()(self._pools[key], rewrite)
+        return self._pools[key]
 
     async def aclose(self) -> None:
         """Close the connections."""
@@ -70,6 +77,7 @@ def _call_handler() -> Any:  # noqa: ANN401 - the class can only be made once Li
             self._owns_client, self._client = False, pool.client
             self._rewrite = rewrite
             self.response: Any = None
+            self.rewrote = False
 
         async def post(
             self,
@@ -88,19 +96,20 @@ def _call_handler() -> Any:  # noqa: ANN401 - the class can only be made once Li
             if self._rewrite is not None:
                 made = jsontext.loads(data) if json is None else dict(json)
                 url, body, headers = self._rewrite(url, made, {"content-type": "application/json", **(headers or {})})
-                data = jsontext.dumps(body)
+                data, self.rewrote = jsontext.dumps(body), True
             payload = {"content": data} if isinstance(data, str | bytes) else {"data": data, "json": json, "content": content}
             waiting = {} if timeout is None else {"timeout": timeout}
             request = self._client.build_request("POST", url, params=params, headers=headers, files=files, **payload, **waiting)
             response = await self._client.send(request, stream=stream)
-            self.response = response if response.status_code < 400 else await _bounded(response)
+            self.response = response if response.status_code < 400 else await bounded(response)
             self.response.raise_for_status()
             return self.response
 
     return CallHandler
 
 
-async def _bounded(response: Any) -> Any:  # noqa: ANN401 - httpx.Response, which is LiteLLM's to import
+async def bounded(response: Any) -> Any:  # noqa: ANN401 - httpx.Response, which is LiteLLM's to import
+    """Return an error response with the beginning of its body, read and closed."""
     body = bytearray()
     try:
         with contextlib.suppress(TimeoutError, Exception):

@@ -11,7 +11,9 @@ Deliberate differences from a plain `import litellm`:
    the import, so it is read here, while the environment still asks for the bundled one.
 3. When nobody had imported LiteLLM before us, `litellm.suppress_debug_info` becomes True (it prints advertisements to stdout on
    each error), and its loggers say nothing unless `LITELLM_LOG` is set: they write requests and providers' raw errors, which hold
-   content and may hold credentials. A host that imported LiteLLM first keeps its own values, prints and logs.
+   content and may hold credentials. `litellm.disable_hf_tokenizer_download` becomes True: LiteLLM prices each call, and for a
+   model with `llama` in its name it would fetch a tokenizer first, with the event loop waiting, some 20 s where there is no
+   network. A host that imported LiteLLM first keeps its own values, prints, logs and fetches.
 4. The three narrow warning filters of LiteLLM (by message, about its own pydantic models) stay.
 5. What is alive after the import is frozen (`gc.freeze`), a host's objects of that moment too: they are freed by their counts as
    ever, but a cycle among them is not searched for any more.
@@ -117,7 +119,7 @@ def _load_once() -> Any:  # noqa: ANN401
 
 
 def _silence(litellm: Any) -> None:  # noqa: ANN401
-    litellm.suppress_debug_info = True
+    litellm.suppress_debug_info = litellm.disable_hf_tokenizer_download = True
     if "LITELLM_LOG" not in os.environ:
         for name in _LITELLM_LOGGERS:
             logging.getLogger(name).setLevel(logging.CRITICAL)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Final
+from typing import Final, Literal, NamedTuple
 
 __all__ = [
     "BARE_MODELS",
@@ -13,6 +13,7 @@ __all__ = [
     "KEYLESS_PROVIDERS",
     "OPENAI_ITERATORS",
     "OTHER_WIRES",
+    "OWN_BODY",
     "PARAMETERS",
     "PARAMETER_PREFIXES",
     "ROUTER_ONLY",
@@ -178,3 +179,32 @@ OTHER_WIRES: Final = frozenset(
     }
 )
 """Providers whose API is not OpenAI's: a parameter that LiteLLM cannot map for them is refused, not passed on as it is."""
+
+
+class OwnBody(NamedTuple):
+    """How a request body of ours gets past LiteLLM's mapping to a provider of OpenAI's wire, and why it should."""
+
+    way: Literal["client", "handler", "extra_body"]
+    """In the SDK's client that LiteLLM is given, in LiteLLM's handler, or in `extra_body`."""
+    why: str
+
+
+_OWN_SERVER: Final = "a server that one runs oneself, made to be called as OpenAI is"
+
+OWN_BODY: Final[Mapping[str, OwnBody]] = MappingProxyType(
+    {
+        "openai": OwnBody("client", "OpenAI, and the servers that are configured under its name"),
+        "azure": OwnBody("extra_body", "OpenAI's models; LiteLLM makes the client, with Azure's tokens, and keeps it"),
+        "hosted_vllm": OwnBody("handler", "vLLM takes OpenAI's bodies, and its own fields beside them"),
+        "litellm_proxy": OwnBody("client", "a gateway for the same bodies, which maps them itself"),
+        "llamafile": OwnBody("client", _OWN_SERVER),
+        "lm_studio": OwnBody("client", _OWN_SERVER),
+    }
+)
+"""Providers that get an OpenAI client's body as it is.
+
+All others of OpenAI's wire take a part of it or have other names for it, which is what LiteLLM's mapping is for: Mistral wants
+`max_tokens` for `max_completion_tokens` and `any` for a required tool, DeepSeek texts for lists of parts, Groq a tool for a
+schema, xAI nothing of what its reasoning models refuse; Azure AI, Fireworks, OpenRouter, Perplexity and Together serve models of
+many makers with their rules.
+"""

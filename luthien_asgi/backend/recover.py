@@ -55,7 +55,7 @@ def recover(error: BaseException, *, secrets: Sequence[str] = (), wire: WireName
     if isinstance(error, ApiError):
         return error
     chain = list(_chain(error))
-    if refused := _refused_parameter(chain):
+    if refused := _refused_parameter(chain) or _never_sent(chain):
         return refused
     headers = _headers_of(chain)
     for cause in reversed(chain):
@@ -185,6 +185,18 @@ def network_error(error: BaseException) -> BackendError | None:
         if isinstance(cause, OSError) or module in _NETWORK_MODULES:
             unreachable = isinstance(cause, ConnectionRefusedError) or any(part in name for part in _CONNECT_NAMES)
             return BackendError(_UNREACHABLE[0 if unreachable else 1])
+    return None
+
+
+def _never_sent(chain: Sequence[BaseException]) -> ApiError | None:
+    """Return the error for what failed on this side of the connection."""
+    for cause in chain:
+        if isinstance(cause, UnicodeEncodeError):
+            msg = "The request holds half of a surrogate pair (an emoji cut in two), which this model's client cannot send."
+            return RequestError(msg)
+        if isinstance(cause, ImportError):
+            msg = f"the call needs a Python package that is not installed here: {cause.name or 'unknown'}"
+            return BackendError(msg, status=501)
     return None
 
 

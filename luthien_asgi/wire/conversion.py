@@ -27,8 +27,8 @@ class Converted:
     """The fields of its body."""
     ignored: tuple[str, ...] = ()
     """What was left out with notice: names of ours, never the client's words."""
-    droppable: tuple[str, ...] = ()
-    """Fields of `params` that may be left out, with notice, for a model that does not know them."""
+    droppable: Mapping[str, str] = field(default_factory=dict)
+    """Fields of `params` that may be left out for a model that does not know them, and what the notice names then."""
 
 
 @dataclass(slots=True)
@@ -38,7 +38,7 @@ class Draft:
     request: ChatRequest
     params: dict[str, Any] = field(default_factory=dict)
     notices: dict[str, None] = field(default_factory=dict)
-    droppable: list[str] = field(default_factory=list)
+    droppable: dict[str, str] = field(default_factory=dict)
 
     def ignore(self, name: str) -> None:
         """Note that something was left out; naming it twice is naming it once."""
@@ -46,7 +46,8 @@ class Draft:
 
     def done(self) -> Converted:
         """Return the finished conversion."""
-        return Converted(self.params, tuple(self.notices), tuple(name for name in self.droppable if name in self.params))
+        droppable = {name: notice for name, notice in self.droppable.items() if name in self.params}
+        return Converted(self.params, tuple(self.notices), droppable)
 
 
 Handler = Callable[[Draft, Any], None]

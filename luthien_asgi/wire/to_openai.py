@@ -98,7 +98,7 @@ def _output_config(draft: Draft, value: Mapping[str, Any]) -> None:
         if inner is None:
             continue
         if field == "effort":
-            _set_effort(draft, str(inner))
+            _set_effort(draft, str(inner), "output_config.effort")
         elif field == "format":
             _output_format(draft, inner)
         else:
@@ -113,9 +113,9 @@ def _output_format(draft: Draft, value: Any) -> None:  # noqa: ANN401 - JSON
     draft.params["response_format"] = {"type": "json_schema", "json_schema": schema}
 
 
-def _set_effort(draft: Draft, effort: str) -> None:
+def _set_effort(draft: Draft, effort: str, asked: str) -> None:
     draft.params["reasoning_effort"] = effort
-    draft.droppable.append("reasoning_effort")
+    draft.droppable["reasoning_effort"] = asked
 
 
 def _thinking(draft: Draft, value: Mapping[str, Any]) -> None:
@@ -125,7 +125,7 @@ def _thinking(draft: Draft, value: Mapping[str, Any]) -> None:
         case "enabled":
             budget = value.get("budget_tokens")
             if not (draft.request.body.get("output_config") or {}).get("effort"):
-                _set_effort(draft, effort_of_budget(budget if isinstance(budget, int) else 0))
+                _set_effort(draft, effort_of_budget(budget if isinstance(budget, int) else 0), "thinking")
         case "adaptive":
             # How much the model thinks is its own affair then, bounded by output_config.effort, which is mapped by itself.
             if not (draft.request.body.get("output_config") or {}).get("effort"):

@@ -1,0 +1,66 @@
+"""What LiteLLM's table of models says about a deployment. A model that it does not list is taken to know everything."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from luthien_asgi.backend.models import Deployment
+from luthien_asgi.errors import RequestError
+from luthien_asgi.wire.conversion import Converted
+
+__all__ = ["check_chat", "is_adaptive", "supported_params", "without_unknown"]
+
+_CLAUDE: Final = re.compile(r"claude-(?:[a-z]+-)?(\d{1,2})(?:[-.](\d{1,2}))?(?!\d)")
+_ADAPTIVE_SINCE: Final = (4, 6)
+"""The first version of Claude that takes `thinking: adaptive`, for models that LiteLLM does not list."""
+_RESPONSES: Final = "responses/"
+"""With this in front of a model's name LiteLLM calls the Responses API in the place of chat completions."""
+
+
+def _listed(litellm: Any, deployment: Deployment) -> Mapping[str, Any]:  # noqa: ANN401
+    """Return the table's row: of the base model where the operator names one, else of the model."""
+    base = deployment.info.get("base_model") or deployment.params.get("base_model")
+    name = str(base or _bare(deployment))
+    rows = (litellm.model_cost.get(key) for key in (f"{deployment.provider}/{name}", name))
+    return next((row for row in rows if row), {})
+
+
+def _bare(deployment: Deployment) -> str:
+    return deployment.model.removeprefix(f"{deployment.provider}/")
+
+
+def check_chat(litellm: Any, deployment: Deployment) -> None:  # noqa: ANN401
+    """Raise `RequestError` for a model that is not to be had through chat completions: LiteLLM would need packages for it."""
+    name = _bare(deployment)
+    if name.startswith(_RESPONSES) or _listed(litellm, deployment).get("mode") == "responses":
+        shown = name.removeprefix(_RESPONSES)[:200]
+        msg = f"the model {shown!r} is served through OpenAI's Responses API, which is not called from here"
+        raise RequestError(msg, status=404, code="unsupported_model", param="model")
+
+
+def is_adaptive(litellm: Any, model: str) -> bool:  # noqa: ANN401
+    """Tell whether a Claude model takes `thinking: adaptive`."""
+    listed = litellm.model_cost.get(model.partition("/")[2])
+    if listed:
+        return bool(listed.get("supports_adaptive_thinking"))
+    version = _CLAUDE.search(model)
+    return version is not None and tuple(int(part or 0) for part in version.groups()) >= _ADAPTIVE_SINCE
+
+
+def supported_params(litellm: Any, deployment: Deployment) -> Sequence[str]:  # noqa: ANN401
+    """Return the OpenAI parameters that LiteLLM maps for a model."""
+    with contextlib.suppress(Exception):
+        return litellm.get_supported_openai_params(model=_bare(deployment), custom_llm_provider=deployment.provider or None) or ()
+    return ()
+
+
+def without_unknown(litellm: Any, deployment: Deployment, converted: Converted) -> tuple[dict[str, Any], tuple[str, ...]]:  # noqa: ANN401
+    """Return the parameters and what is ignored with notice: an effort of ours says nothing to a model that does not reason."""
+    listed = _listed(litellm, deployment) if converted.droppable else {}
+    if not listed or listed.get("supports_reasoning"):
+        return converted.params, converted.ignored
+    params = {name: value for name, value in converted.params.items() if name not in converted.droppable}
+    return params, tuple(dict.fromkeys((*converted.ignored, *converted.droppable.values())))
