@@ -15,14 +15,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from functools import cache
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from luthien_asgi import jsontext
 
 __all__ = ["HandlerPool", "bounded", "raw_response"]
 
+_Kept = TypeVar("_Kept")
 Rewrite = Callable[[str, dict[str, Any], dict[str, str]], tuple[str, dict[str, Any], dict[str, str]]]
 """URL, JSON body and headers (lower-case names) as LiteLLM made them in; as they are sent out."""
 
@@ -37,6 +38,7 @@ class HandlerPool:
 
     def __init__(self) -> None:
         self._pools: dict[str, Any] = {}
+        self._kept: dict[Hashable, Any] = {}
 
     def handler(self, *, rewrite: Rewrite | None, ssl_verify: Any = None) -> Any:  # noqa: ANN401 - LiteLLM's class
         """Return a handler for one call; its `response` is what came back. LiteLLM must be loaded."""
@@ -45,6 +47,13 @@ class HandlerPool:
     def client(self, *, ssl_verify: Any = None) -> Any:  # noqa: ANN401 - httpx.AsyncClient
         """Return the client that holds the connections. LiteLLM must be loaded."""
         return self._pool(ssl_verify).client
+
+    def kept(self, key: Hashable, make: Callable[[], _Kept]) -> _Kept:
+        """Return what was made for a key before, or make it: for what belongs to the models that are configured."""
+        if key not in self._kept:
+            self._kept[key] = make()
+        found: _Kept = self._kept[key]
+        return found
 
     def _pool(self, ssl_verify: Any) -> Any:  # noqa: ANN401
         key = repr(ssl_verify)
@@ -55,6 +64,7 @@ class HandlerPool:
     async def aclose(self) -> None:
         """Close the connections."""
         pools, self._pools = self._pools, {}
+        self._kept.clear()
         for pool in pools.values():
             await pool.close()
 

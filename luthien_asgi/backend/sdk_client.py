@@ -1,5 +1,8 @@
 """The OpenAI SDK's client of one call, for the providers that LiteLLM calls through that SDK.
 
+A streamed call gets a `luthien_asgi.backend.streaming_client`, one without streaming the SDK's own client, whose parsing LiteLLM
+needs then.
+
 Strategy: as `luthien_asgi.backend.capture` does for LiteLLM's handler. LiteLLM resolves base URL and credentials as for a client
 of its own; what the SDK sends goes through the backend's one connection pool, with our body in it, and what came back is kept.
 Nothing is kept in LiteLLM, which remembers only the clients that it makes itself (and those of Azure, which get none).
@@ -19,25 +22,33 @@ from typing import Any
 
 from luthien_asgi import jsontext
 from luthien_asgi.backend.capture import HandlerPool, Rewrite, bounded
+from luthien_asgi.backend.streaming_client import StreamingClient, Template
 from luthien_asgi.errors import BackendError
 
 __all__ = ["sdk_client"]
 
 
 def sdk_client(litellm: Any, pool: HandlerPool, arguments: Mapping[str, Any], rewrite: Rewrite) -> tuple[Any, Any]:  # noqa: ANN401
-    """Return an `openai.AsyncOpenAI` for one call of `acompletion`, and the keeper of its response.
+    """Return a client for one call of `acompletion`, and the keeper of its response: of the SDK only what the call needs.
 
     Raises `BackendError` where no credential is configured.
     """
     base, key, organization = _credentials(litellm, arguments)
     if key is None:
         raise BackendError("no credential is configured for this model", status=401)
-    keeper = _call_client()(pool.client(ssl_verify=arguments.get("ssl_verify")), rewrite)
+    connections = pool.client(ssl_verify=arguments.get("ssl_verify"))
+    if arguments["stream"]:
+        template = pool.kept(
+            (base, organization), lambda: Template(base_url=base, organization=organization, http_client=connections)
+        )
+        client = StreamingClient(template, api_key=key, pool=connections, rewrite=rewrite)
+        return client, client
+    keeper = _call_client()(connections, rewrite)
     openai = importlib.import_module("openai")
-    client = openai.AsyncOpenAI(
+    sdk = openai.AsyncOpenAI(
         api_key=key, base_url=base, organization=organization, http_client=keeper, max_retries=0, timeout=arguments["timeout"]
     )
-    return client, keeper
+    return sdk, keeper
 
 
 def _credentials(litellm: Any, arguments: Mapping[str, Any]) -> tuple[str | None, str | None, str | None]:  # noqa: ANN401

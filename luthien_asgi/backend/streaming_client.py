@@ -1,0 +1,92 @@
+"""What LiteLLM needs of the OpenAI SDK's client for one streamed answer, and no more of the SDK.
+
+Strategy: where the body is ours and the stream is read by us, the SDK's part of a call is its URL and its headers. A client of
+the SDK is made once for each address and organization, and asked for both; the request is then made and sent here, through the
+backend's one connection pool. The SDK's own `create()` is more than half of what a call costs.
+
+What LiteLLM calls is `client.chat.completions.with_raw_response.create(...)`, so this object is all four.
+
+Deliberate differences from the SDK's client:
+
+1. Of an error response at most 64 KiB are read; it is raised as `httpx.HTTPStatusError`.
+2. The header `x-stainless-read-timeout` is not sent: the time-out is the gateway's.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from typing import Any, Final, Self
+
+from luthien_asgi import jsontext
+from luthien_asgi.backend.capture import Rewrite, bounded
+
+__all__ = ["StreamingClient", "Template"]
+
+_NO_KEY: Final = "-"
+_PATH: Final = b"chat/completions"
+_FIRST_TRY: Final = {"x-stainless-retry-count": "0"}
+
+
+class Template:
+    """Where the SDK sends chat completions for one address and organization, and with which headers but the credential."""
+
+    def __init__(self, *, base_url: str | None, organization: str | None, http_client: Any) -> None:  # noqa: ANN401 - httpx
+        sdk = importlib.import_module("openai").AsyncOpenAI(
+            api_key=_NO_KEY, base_url=base_url, organization=organization, http_client=http_client, max_retries=0
+        )
+        self.url = sdk.base_url.copy_with(raw_path=sdk.base_url.raw_path + _PATH)
+        self.query: Mapping[str, Any] = sdk.default_query
+        headers = {name.lower(): value for name, value in sdk.default_headers.items() if isinstance(value, str)}
+        self.headers: Mapping[str, str] = {**headers, **_FIRST_TRY}
+
+
+class StreamingClient:
+    """One call's client. It owns no connection: `pool` does."""
+
+    def __init__(self, template: Template, *, api_key: str, pool: Any, rewrite: Rewrite) -> None:  # noqa: ANN401 - httpx
+        self._template = template
+        self._api_key = api_key
+        self._pool = pool
+        self._rewrite = rewrite
+        self.organization: str | None = None
+        self.max_retries = 0
+        self.response: Any = None
+        """The `httpx.Response`, once it is there."""
+        self.rewrote = False
+        self.chat = self.completions = self.with_raw_response = self
+
+    async def create(self, **data: Any) -> Self:  # noqa: ANN401 - LiteLLM's arguments
+        """Send the request, rewritten, and keep the response, unread. Raises `httpx.HTTPStatusError` for an error status."""
+        timeout = data.pop("timeout", None)
+        extra_headers, query, extra_body = (data.pop(f"extra_{name}", None) or {} for name in ("headers", "query", "body"))
+        headers = {**self._template.headers, "authorization": f"Bearer {self._api_key}"}
+        headers |= {name.lower(): value for name, value in extra_headers.items() if isinstance(value, str)}
+        url, body, headers = self._rewrite(str(self._template.url), {**data, **extra_body}, headers)
+        self.rewrote = True
+        request = self._pool.build_request(
+            "POST",
+            url,
+            params={**self._template.query, **query} or None,
+            headers=headers,
+            content=jsontext.dumps(body),
+            timeout=timeout,
+        )
+        response = await self._pool.send(request, stream=True)
+        self.response = response if response.status_code < 400 else await bounded(response)
+        try:
+            self.response.raise_for_status()
+        except Exception as error:
+            # What LiteLLM tells one error from another by, and a Router cools a deployment down for.
+            error.status_code = self.response.status_code  # type: ignore[attr-defined]
+            raise
+        return self
+
+    @property
+    def headers(self) -> Any:  # noqa: ANN401 - httpx.Headers
+        """The headers of the response."""
+        return self.response.headers
+
+    def parse(self) -> Self:
+        """Return what LiteLLM takes for the stream; its `response` is what is read."""
+        return self
