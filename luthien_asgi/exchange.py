@@ -80,6 +80,16 @@ class Exchange:
         body = self.wire.models_body(self.services.backend.models(), created=self.created)
         await send_json(self.send, 200, body, self.wire.response_headers({}, request_id=self.id))
 
+    async def model(self, name: str) -> None:
+        """Answer with one model, if a client may ask for it; else with a 404."""
+        await self._guarded(self._model(name))
+
+    async def _model(self, name: str) -> None:
+        await authenticate(self.services.auth, self.headers)
+        self.services.backend.target(name)
+        (body,) = self.wire.models_body([name], created=self.created)["data"]  # in both formats a model is an item of the list
+        await send_json(self.send, 200, body, self.wire.response_headers({}, request_id=self.id))
+
     async def _guarded(self, work: Awaitable[None]) -> None:
         try:
             await work

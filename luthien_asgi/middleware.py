@@ -33,7 +33,7 @@ Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
-_Route = Literal["chat", "messages", "count_tokens", "models", "health"]
+_Route = Literal["chat", "messages", "count_tokens", "models", "model", "health"]
 
 
 class _Unset:
@@ -51,7 +51,7 @@ class Paths:
     messages: str | None = "/v1/messages"
     count_tokens: str | None = "/v1/messages/count_tokens"
     models: str | None = None
-    """`GET /v1/models` is opted into: an app may have models of its own to show."""
+    """`GET /v1/models`, and `GET /v1/models/{model}` below it, is opted into: an app may have models of its own to show."""
     health: str | None = None
 
     def routes(self) -> dict[tuple[str, str], _Route]:
@@ -111,7 +111,9 @@ class LuthienMiddleware:
     ) -> None:
         settings = settings if settings is not None else StreamSettings()
         self.app = app
-        self._routes = (paths if paths is not None else Paths()).routes()
+        paths = paths if paths is not None else Paths()
+        self._routes = paths.routes()
+        self._models = f"{paths.models}/" if paths.models is not None else None
         self._services = Services(
             plan=PolicyPlan.of(policy),
             hooks=HookCaller(timeout=settings.policy_timeout, threads=settings.policy_threads),
@@ -131,11 +133,22 @@ class LuthienMiddleware:
         if scope["type"] == "lifespan":
             await self._lifespan(scope, receive, send)
             return
-        route = self._routes.get((scope["method"], _route_path(scope))) if scope["type"] == "http" else None
+        route = self._route_of(scope) if scope["type"] == "http" else None
         if route is None:
             await self.app(scope, receive, send)
             return
         await self._serve(route, scope, receive, send)
+
+    def _route_of(self, scope: Scope) -> _Route | None:
+        method, path = scope["method"], _route_path(scope)
+        route = self._routes.get((method, path))
+        if route is None and method == "GET" and self._model_in(path):
+            return "model"
+        return route
+
+    def _model_in(self, path: str) -> str:
+        """Return the model that a path below that of the models names, slashes in the name included; "" for other paths."""
+        return path.removeprefix(self._models) if self._models is not None and path.startswith(self._models) else ""
 
     async def start(self) -> None:
         """Open the recorder and get the backend ready (LiteLLM's import takes seconds). Twice is once."""
@@ -194,6 +207,8 @@ class LuthienMiddleware:
             return
         if route == "models":
             await exchange.models()
+        elif route == "model":
+            await exchange.model(self._model_in(_route_path(exchange.scope)))
         elif route == "count_tokens":
             await exchange.count()
         else:
@@ -257,7 +272,7 @@ def _wire_of(route: _Route, headers: MutableMapping[str, str]) -> str:
     if route in {"messages", "count_tokens"}:
         return "anthropic"
     anthropic = "anthropic-version" in headers or ("x-api-key" in headers and "authorization" not in headers)
-    return "anthropic" if route == "models" and anthropic else "openai"
+    return "anthropic" if route in {"models", "model"} and anthropic else "openai"
 
 
 def _joined(raw: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:

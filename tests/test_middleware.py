@@ -163,6 +163,32 @@ async def test_models_come_in_the_format_that_the_headers_show(headers: dict[str
     assert [model["id"] for model in got.json()["data"]] == ["a", "b"]
 
 
+@pytest.mark.parametrize(
+    ("headers", "fields"),
+    [
+        ({}, {"object": "model", "owned_by": "luthien_asgi"}),
+        ({"anthropic-version": "2023-06-01"}, {"type": "model", "display_name": "a/b"}),
+    ],
+)
+async def test_a_model_is_answered_below_the_models(headers: dict[str, str], fields: dict[str, str]) -> None:
+    """`GET /v1/models/{model}` is one item of the list, and a model's name may hold slashes."""
+    app, _, _ = make(paths=Paths(models="/v1/models"))
+    got = (await ASGIDriver(app).fetch("GET", "/v1/models/a/b", headers=headers)).json()
+    assert got["id"] == "a/b"
+    assert fields.items() <= got.items()
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "models"),
+    [("GET", "/v1/models/a", None), ("GET", "/v1/models/", "/v1/models"), ("GET", "/v1/modelsa", "/v1/models"),
+     ("DELETE", "/v1/models/a", "/v1/models")],
+)  # fmt: skip
+async def test_what_is_no_model_below_the_models_is_the_apps(method: str, path: str, models: str | None) -> None:
+    """Without the models' route, without a name, with another method: the wrapped app's."""
+    app, _, _ = make(app=Behind(), paths=Paths(models=models))
+    assert (await ASGIDriver(app).fetch(method, path)).status == 299
+
+
 async def test_tokens_are_counted_without_max_tokens() -> None:
     """count_tokens takes a request without max_tokens and answers with the number alone."""
     app, backend, recorder = make()

@@ -73,6 +73,9 @@ async def test_models_and_health_are_on() -> None:
     app = driver(server.create_app(config()))
     models = await app.fetch("GET", "/v1/models", headers=LOCAL)
     assert [model["id"] for model in models.json()["data"]] == ["fast"]
+    assert (await app.fetch("GET", "/v1/models/fast", headers=LOCAL)).json()["id"] == "fast"
+    unknown = await app.fetch("GET", "/v1/models/slow", headers=LOCAL)
+    assert (unknown.status, unknown.json()["error"]["code"]) == (404, "model_not_found")
     assert (await app.fetch("GET", "/luthien/health", headers=LOCAL)).json() == {"status": "ok"}
 
 
