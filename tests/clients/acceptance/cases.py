@@ -9,19 +9,36 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, Final
 
+from luthien_asgi import Paths
 from luthien_asgi.testing import Answer, Failure, ProviderRequest, Text, Thinking, ToolCall, check_history
 from luthien_asgi.testing.scripts import tool_results
 
-__all__ = ["APIS", "DENIAL", "SCENARIOS", "Case", "Scenario", "cases", "commands_in", "offered_tool", "script", "wire_of"]
+__all__ = [
+    "ANSWERED",
+    "APIS",
+    "DENIAL",
+    "SCENARIOS",
+    "Case",
+    "Scenario",
+    "cases",
+    "commands_in",
+    "offered_tool",
+    "script",
+    "wire_of",
+]
 
 DENIAL: Final = "[{name} was denied by a policy.]"
 FORBIDDEN: Final = r"forbidden"
 """The denying gateway's pattern, searched in the arguments of every tool."""
 APIS: Final[Mapping[str, str]] = {"openai-chat": "openai", "openai-responses": "responses", "anthropic": "anthropic"}
 """What a client speaks, and the wire that it is."""
+ANSWERED: Final = tuple(
+    api for api in APIS if api != "openai-responses" or any(path.name == "responses" for path in fields(Paths))
+)
+"""The APIs that this version of the gateway answers."""
 _MODELS: Final = {
     ("anthropic", "anthropic"): "claude-sonnet-5",
     ("anthropic", "openai"): "claude-opus-4-6",

@@ -10,14 +10,13 @@ import json
 import os
 import subprocess
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from acceptance.cases import APIS, Case, cases
+from acceptance.cases import ANSWERED, Case, cases
 from acceptance.gateway import CLIENT_KEY, Gateway
 from acceptance.installs import install
-from luthien_asgi import Paths
 
 __all__ = ["CLIENTS", "Client", "Outcome"]
 
@@ -182,14 +181,10 @@ def _node(program: str) -> Callable[[Path], Sequence[str]]:
     return lambda installed: ["node", str(_PROGRAMS / program), str(installed)]
 
 
-_ANSWERED: Final = tuple(
-    api for api in APIS if api != "openai-responses" or any(path.name == "responses" for path in fields(Paths))
-)
-"""The APIs that this version of the gateway answers."""
 CLIENTS: Final[Mapping[str, Client]] = {
     "claude-code": Client(cases=cases("claude-code", ("anthropic",), streams=(True,)), run=_claude_code),
-    "codex": Client(cases=cases("codex", tuple(api for api in _ANSWERED if "responses" in api), streams=(True,)), run=_codex),
-    "pydantic-ai": Client(cases=cases("pydantic-ai", _ANSWERED), run=_program(_python("pydantic_ai_loop.py"))),
-    "langchain": Client(cases=cases("langchain", _ANSWERED), run=_program(_python("langchain_loop.py"))),
-    "vercel": Client(cases=cases("vercel", _ANSWERED), run=_program(_node("vercel_loop.mjs"))),
+    "codex": Client(cases=cases("codex", tuple(api for api in ANSWERED if "responses" in api), streams=(True,)), run=_codex),
+    "pydantic-ai": Client(cases=cases("pydantic-ai", ANSWERED), run=_program(_python("pydantic_ai_loop.py"))),
+    "langchain": Client(cases=cases("langchain", ANSWERED), run=_program(_python("langchain_loop.py"))),
+    "vercel": Client(cases=cases("vercel", ANSWERED), run=_program(_node("vercel_loop.mjs"))),
 }

@@ -73,8 +73,8 @@ def _process(name: str, config: Mapping[str, Any], folder: Path) -> Iterator[tup
     """Start a gateway; yields its port and its log at once, `_wait_ready` waits for it."""
     records = folder / f"records-{name}.jsonl"
     whole = {
-        **config,
         "auth": {"keys": {"client": CLIENT_KEY}},
+        **config,
         "record": {"sink": "luthien_asgi.jsonl.JsonlRecorder", "config": {"path": str(records)}},
     }
     file = folder / f"gateway-{name}.yaml"

@@ -10,18 +10,31 @@ import os
 import shutil
 import subprocess
 import sys
+import tarfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-__all__ = ["NODE_CLIENTS", "PACKAGES", "MissingError", "install"]
+__all__ = ["NODE_CLIENTS", "PACKAGES", "MissingError", "install", "source"]
 
 _INSTALL_SECONDS: Final = 900.0
+_SUITE: Final = (
+    "pytest>=9",
+    "pytest-asyncio>=1",
+    "pytest-xdist>=3.6",
+    "dirty-equals>=0.6",
+    "inline-snapshot>=0.28",
+    "respx>=0.22",
+    "rich>=14",
+)
+"""What the SDKs' own tests need."""
 PACKAGES: Final[Mapping[str, tuple[str, ...]]] = {
     "claude-code": ("@anthropic-ai/claude-code@2.1.197",),
     "codex": ("@openai/codex@0.169.0",),
     "vercel": ("ai@6.0.326", "@ai-sdk/openai@3.0.141", "@ai-sdk/anthropic@3.0.138"),
     "pydantic-ai": ("pydantic-ai-slim[anthropic,openai]==2.68.0",),
+    "sdk-openai": ("openai[aiohttp]==2.54.0", *_SUITE),
+    "sdk-anthropic": ("anthropic[aiohttp]==2.12.0", "http-snapshot[httpx]==0.1.9", *_SUITE),
     "langchain": ("langchain-openai==1.7.3", "langchain-anthropic==1.7.7"),
 }
 NODE_CLIENTS: Final = frozenset({"claude-code", "codex", "vercel"})
@@ -48,6 +61,32 @@ def install(client: str, *, latest: bool = False) -> Path:
     elif client in NODE_CLIENTS:
         _node()
     return folder
+
+
+def source(package: str) -> Path:
+    """Return the folder with a package's source distribution, fetching it first where it is not there."""
+    folder = _cache() / "sources"
+    unpacked = folder / package.replace("==", "-")
+    if not unpacked.is_dir():
+        folder.mkdir(parents=True, exist_ok=True)
+        _run(
+            [
+                sys.executable,
+                "-m",
+                "pip",
+                "download",
+                "--quiet",
+                "--no-binary",
+                ":all:",
+                "--no-deps",
+                "--dest",
+                str(folder),
+                package,
+            ]
+        )
+        with tarfile.open(f"{unpacked}.tar.gz") as archive:
+            archive.extractall(folder, filter="data")
+    return unpacked
 
 
 def _cache() -> Path:
