@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from luthien_asgi.request import ChatRequest
-from luthien_asgi.wire.conversion import Converted, Draft, Handler, inexpressible, unconverted, walk
+from luthien_asgi.wire.conversion import Converted, Draft, Handler, inexpressible, walk
 from luthien_asgi.wire.thinking import BUDGETS, EFFORT_IN_ADAPTIVE, MIN_BUDGET
 from luthien_asgi.wire.to_anthropic_messages import ConversationWriter
+from luthien_asgi.wire.unsigned import signed_only
 
 __all__ = ["DEFAULT_MAX_TOKENS", "HANDLERS", "Converted", "to_anthropic"]
 
@@ -21,13 +22,13 @@ _FORCED: Final = frozenset({"any", "tool"})
 def to_anthropic(
     request: ChatRequest, *, default_max_tokens: int = DEFAULT_MAX_TOKENS, adaptive_thinking: bool = False
 ) -> Converted:
-    """Return a request as the body of the Messages API; one of the Anthropic format as it is.
+    """Return a request as the body of the Messages API; one of the Anthropic format as it is, unsigned thinking apart.
 
     `default_max_tokens`: for a request without a limit. `adaptive_thinking`: the model takes `thinking: adaptive` with an effort
     and no budget. Raises `RequestError` that names what the Messages API has no words for.
     """
     if request.wire == "anthropic":
-        return unconverted(request)
+        return signed_only(request)
     draft = Draft(request)
     walk(draft, HANDLERS)
     writer = _write_messages(draft)
