@@ -31,6 +31,9 @@ __all__ = ["Exchange", "Services"]
 
 _log: Final = logging.getLogger(__name__)
 _FORWARDED: Final = ("anthropic-beta", "anthropic-version")
+_OF_ONES_OWN: Final = ("anthropic-workspace-id", "anthropic-user-profile-id")
+"""Headers that choose within an account: with a key of ours that is the operator's business (`extra_headers`)."""
+_BETA: Final = "beta=true"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,8 +141,10 @@ class Exchange:
         if target.passthrough and target.wire != self.wire.name:
             msg = f"The model {request.model} takes your own credential only on its provider's own API."
             raise RequestError(msg, param="model")
-        forwarded = {name: self.headers[name] for name in _FORWARDED if name in self.headers}
-        return BackendCall(request=request, credential=credential, headers=forwarded)
+        names = _FORWARDED + _OF_ONES_OWN * target.passthrough
+        forwarded = {name: self.headers[name] for name in names if name in self.headers}
+        marked = self.wire.name == "anthropic" and _BETA in self.scope.get("query_string", b"").decode("latin-1").split("&")
+        return BackendCall(request=request, credential=credential, headers=forwarded, query=_BETA if marked else "")
 
     async def policed(self, ctx: PolicyContext, log: Transaction | None) -> ChatRequest:
         """Return the request as the policy wants it sent. Raises `RequestDenied`."""

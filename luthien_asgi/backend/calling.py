@@ -31,7 +31,7 @@ from luthien_asgi.backend.models import Deployment
 from luthien_asgi.backend.own_body import own_arguments, own_fields, way_of
 from luthien_asgi.backend.protocol import BackendCall
 from luthien_asgi.backend.recover import error_from_body, kept_headers, network_error, recover
-from luthien_asgi.backend.rewrite import anthropic_rewrite, openai_rewrite
+from luthien_asgi.backend.rewrite import anthropic_rewrite, openai_rewrite, sent_headers
 from luthien_asgi.backend.sdk_client import sdk_client
 from luthien_asgi.backend.stream import BodySource, ChunkStream, IterationSource, RawSource, StreamInfo
 from luthien_asgi.errors import BackendError
@@ -120,8 +120,7 @@ def _plan_anthropic(engine: Engine, deployment: Deployment, call: BackendCall, c
     timeout = max(engine.settings.first_chunk_timeout, engine.settings.stall_timeout)
     converted = anthropic_body(engine, deployment, call)
     arguments = minimal_arguments(deployment, credential=credential, stream=True, timeout=timeout)
-    headers = call.headers if call.request.wire == "anthropic" else {}
-    rewrite = anthropic_rewrite(converted.params, headers)
+    rewrite = anthropic_rewrite(converted.params, sent_headers(deployment, call), call.query)
     return Plan(deployment=deployment, arguments=arguments, rewrite=rewrite, ignored=tuple(converted.ignored))
 
 

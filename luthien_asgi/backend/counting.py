@@ -10,7 +10,7 @@ from luthien_asgi.backend.calling import Engine, anthropic_body
 from luthien_asgi.backend.models import Deployment
 from luthien_asgi.backend.protocol import BackendCall
 from luthien_asgi.backend.recover import recover
-from luthien_asgi.backend.rewrite import count_rewrite
+from luthien_asgi.backend.rewrite import count_rewrite, sent_headers
 from luthien_asgi.errors import BackendError
 from luthien_asgi.wire.estimate import estimate_tokens
 
@@ -29,8 +29,8 @@ async def _counted(engine: Engine, deployment: Deployment, call: BackendCall) ->
     credential = call.credential if deployment.passthrough else None
     timeout = engine.settings.first_chunk_timeout
     arguments = minimal_arguments(deployment, credential=credential, stream=True, timeout=timeout)
-    headers = call.headers if call.request.wire == "anthropic" else {}
-    handler = engine.pool.handler(rewrite=count_rewrite(body, headers), ssl_verify=deployment.params.get("ssl_verify"))
+    rewrite = count_rewrite(body, sent_headers(deployment, call), call.query)
+    handler = engine.pool.handler(rewrite=rewrite, ssl_verify=deployment.params.get("ssl_verify"))
     try:
         # `stream=True` leaves the response to us: LiteLLM does not look for a message in it.
         await engine.litellm.acompletion(**arguments, client=handler)

@@ -37,7 +37,10 @@ class BackendCall:
     credential: str | None = field(default=None, repr=False)
     """The client's own credential; used for `passthrough` models only."""
     headers: Mapping[str, str] = field(default_factory=dict)
-    """Lower-case headers of the client that go on to a provider of the same wire: `anthropic-beta`, `anthropic-version`."""
+    """Lower-case headers of the client that go on to a provider of the same wire: `anthropic-beta`, `anthropic-version`; with a
+    credential of the client's own also those that choose a workspace or a profile of its account."""
+    query: str = ""
+    """What goes on of the query: `beta=true`, with which Anthropic's SDKs mark their beta methods."""
 
 
 class BackendStream(Protocol):

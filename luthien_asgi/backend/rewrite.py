@@ -6,12 +6,15 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from luthien_asgi.backend.capture import Rewrite
+from luthien_asgi.backend.models import Deployment
+from luthien_asgi.backend.protocol import BackendCall
 
-__all__ = ["ATTEMPT", "anthropic_rewrite", "count_rewrite", "openai_rewrite"]
+__all__ = ["ATTEMPT", "anthropic_rewrite", "count_rewrite", "openai_rewrite", "sent_headers"]
 
 ATTEMPT: Final = frozenset({"model", "stream", "stream_options"})
 """Fields that each attempt sets anew: they are LiteLLM's, also where the client has them."""
 
+_BETAS: Final = "anthropic-beta"
 _NOT_COUNTED: Final = frozenset(
     {"inference_geo", "max_tokens", "metadata", "service_tier", "stop_sequences", "stream", "temperature", "top_k", "top_p"}
 )
@@ -27,11 +30,11 @@ def openai_rewrite(body: Mapping[str, Any]) -> Rewrite:
     return rewrite
 
 
-def anthropic_rewrite(body: Mapping[str, Any], headers: Mapping[str, str]) -> Rewrite:
-    """Return the rewriting that sends `body`, with LiteLLM's model and stream flag and the client's version and betas."""
+def anthropic_rewrite(body: Mapping[str, Any], headers: Mapping[str, str], query: str = "") -> Rewrite:
+    """Return the rewriting that sends `body`, with LiteLLM's model and stream flag and the client's version, betas and query."""
 
     def rewrite(url: str, made: dict[str, Any], sent: dict[str, str]) -> tuple[str, dict[str, Any], dict[str, str]]:
-        return url, _overlaid(body, made), _with_client_headers(sent, headers)
+        return _with_query(url, query), _overlaid(body, made), _with_client_headers(sent, headers)
 
     return rewrite
 
@@ -46,25 +49,36 @@ def _overlaid(body: Mapping[str, Any], made: Mapping[str, Any]) -> dict[str, Any
     return {**merged, **{name: value for name, value in made.items() if name not in merged}}
 
 
-def count_rewrite(body: Mapping[str, Any], headers: Mapping[str, str]) -> Rewrite:
+def count_rewrite(body: Mapping[str, Any], headers: Mapping[str, str], query: str = "") -> Rewrite:
     """Return the rewriting that asks for the number of input tokens of `body` instead of an answer."""
 
     def rewrite(url: str, made: dict[str, Any], sent: dict[str, str]) -> tuple[str, dict[str, Any], dict[str, str]]:
         counted = {name: value for name, value in body.items() if name not in _NOT_COUNTED}
-        path, question, query = url.partition("?")
-        url = f"{path.rstrip('/')}/count_tokens{question}{query}"
+        path, question, fixed = url.partition("?")
+        url = _with_query(f"{path.rstrip('/')}/count_tokens{question}{fixed}", query)
         return url, {**counted, "model": made["model"]}, _with_client_headers(sent, headers)
 
     return rewrite
 
 
+def sent_headers(deployment: Deployment, call: BackendCall) -> dict[str, str]:
+    """Return the headers that LiteLLM is not to decide: it forgets betas that it does not know, the operator's too."""
+    client = call.headers if call.request.wire == "anthropic" else {}
+    sources = [deployment.params.get(name) or {} for name in ("extra_headers", "headers")]
+    configured = [value for source in sources for name, value in source.items() if name.lower() == _BETAS]
+    betas = _betas(client.get(_BETAS), *configured)
+    return {**client, _BETAS: betas} if betas else dict(client)
+
+
+def _with_query(url: str, query: str) -> str:
+    return f"{url}{'&' if '?' in url else '?'}{query}" if query else url
+
+
 def _with_client_headers(sent: Mapping[str, str], client: Mapping[str, str]) -> dict[str, str]:
     merged = {name.lower(): value for name, value in sent.items()}
-    if betas := _betas(client.get("anthropic-beta"), merged.get("anthropic-beta")):
-        merged["anthropic-beta"] = betas
-    if version := client.get("anthropic-version"):
-        merged["anthropic-version"] = version
-    return merged
+    if betas := _betas(client.get(_BETAS), merged.get(_BETAS)):
+        merged[_BETAS] = betas
+    return {**merged, **{name: value for name, value in client.items() if name != _BETAS}}
 
 
 def _betas(*values: str | None) -> str:

@@ -4,7 +4,8 @@
         ...                                     # provider.url is the base URL, provider.requests what came in
 
 It answers `POST /v1/chat/completions`, `POST /v1/messages`, `POST /v1/messages/count_tokens` and `GET /v1/models` (each also
-without `/v1`). It is meant for tests and demonstrations: it knows no authentication and no TLS.
+without `/v1`, and chat completions at Azure's addresses). It is meant for tests and demonstrations: it knows no authentication
+and no TLS.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import re
 import threading
 from collections.abc import Awaitable, Coroutine
 from types import TracebackType
@@ -33,6 +35,7 @@ _Result = TypeVar("_Result")
 COMPLETIONS: Final = frozenset({"/v1/chat/completions", "/chat/completions", "/v1/messages", "/messages"})
 COUNT_TOKENS: Final = frozenset({"/v1/messages/count_tokens", "/messages/count_tokens"})
 MODELS: Final = frozenset({"/v1/models", "/models"})
+_AZURE: Final = re.compile(r"^/openai/(?:deployments/[^/]+|v1)(?=/)")
 CREATED: Final = 1_700_000_000
 CLOSE_SECONDS: Final = 5.0
 """How long `aclose` and `stop` wait for connections and the thread; on loopback they need milliseconds."""
@@ -208,10 +211,10 @@ class ScriptedProvider:
     async def _reply(self, incoming: Incoming, connection: _Connection, writer: asyncio.StreamWriter) -> bool:
         request = connection.request = self._noted(incoming)
         exchange = Exchange(request, writer)
-        known = {"POST": COMPLETIONS, "GET": MODELS}
+        known, route = {"POST": COMPLETIONS, "GET": MODELS}, _route(request.path)
         if request.method == "POST" and request.path in COUNT_TOKENS:
             return await exchange.send_json(200, {"input_tokens": max(1, len(request.content) // 4)})
-        if request.path not in known.get(request.method, frozenset()):
+        if route not in known.get(request.method, frozenset()):
             return await exchange.send(Failure(404, None, f"no such route: {request.method} {request.path}"))
         if request.method == "GET":
             return await exchange.send_json(200, _models_body(models_of(self.script), request.wire))
@@ -229,7 +232,7 @@ class ScriptedProvider:
             signal=self._signal,
             loop=asyncio.get_running_loop(),
         )
-        completion = request.method == "POST" and request.path in COMPLETIONS
+        completion = request.method == "POST" and _route(request.path) in COMPLETIONS
         (self.requests if completion else self.other_requests).append(request)
         self._signal.notify()
         return request
@@ -247,6 +250,10 @@ class ScriptedProvider:
         except Exception as error:  # a script is the test's own code: whatever it raises is shown to the test
             self.script_errors.append(error)
             return Failure(500, None, f"the script raised {error!r}")
+
+
+def _route(path: str) -> str:
+    return _AZURE.sub("", path)
 
 
 def _parsed(content: bytes) -> dict[str, Any]:
