@@ -45,7 +45,7 @@ class ClientConnection:
             part = message.get("body", b"")
             size += len(part)
             if size > limit:
-                msg = f"The request body is larger than {limit} bytes."
+                msg = f"The request body is longer than {limit} bytes (body_bytes)."
                 raise RequestError(msg, status=413)
             parts.append(part)
             if not message.get("more_body", False):

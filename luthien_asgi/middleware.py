@@ -215,7 +215,7 @@ class LuthienMiddleware:
             await exchange.answer()
 
     async def _refuse(self, exchange: Exchange) -> None:
-        msg = f"{self._services.limits.streams} answers are under way already; try again."
+        msg = f"{self._services.limits.streams} answers are under way already (streams); try again."
         await self._fail(exchange, ApiError(msg, status=429, headers={"retry-after": "1"}))
 
     @staticmethod

@@ -74,7 +74,11 @@ class StreamSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """What a client may send. Exceeding one is a 400, 413 or 429 in the client's format that names the limit."""
+    """What a client may send, and in `frame_bytes` a provider.
+
+    Exceeding one is an error in the client's format whose message names the limit: 413 for `body_bytes`, 429 for `streams`, 502
+    (or the error event) for `frame_bytes`, 400 for the others.
+    """
 
     body_bytes: int = 32 * 1024 * 1024
     """Request body, counted while it arrives (32 MB is the Anthropic API's own limit)."""

@@ -218,7 +218,7 @@ async def _read_body(response: Any, limit: int) -> dict[str, Any]:  # noqa: ANN4
     finally:
         await response.aclose()
     if len(body) > limit:
-        raise BackendError("the provider's answer is longer than frame_bytes allows")
+        raise BackendError(f"the provider sent an answer of more than {limit} bytes (frame_bytes)")
     return _json_object(bytes(body))
 
 

@@ -126,7 +126,7 @@ class SSEDecoder:
                 _read_block(block, events)
 
     def _refuse(self) -> None:
-        self.error = BackendError(f"the provider sent an event of more than {self._limit} bytes")
+        self.error = BackendError(f"the provider sent an event of more than {self._limit} bytes (frame_bytes)")
 
 
 def _read_block(block: bytes, events: list[SSEEvent]) -> None:

@@ -88,7 +88,7 @@ def test_an_event_that_is_too_large_is_an_error_after_what_came_before_it() -> N
     decoder = SSEDecoder(20)
     assert decoder.feed(b"data: a\n\ndata: " + b"x" * 30 + b"\n\n") == [SSEEvent("", b"a")]
     assert decoder.error is not None
-    assert decoder.error.message == "the provider sent an event of more than 20 bytes"
+    assert decoder.error.message == "the provider sent an event of more than 20 bytes (frame_bytes)"
     with pytest.raises(BackendError):
         decoder.feed(b"data: b\n\n")
     with pytest.raises(BackendError):
