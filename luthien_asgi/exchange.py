@@ -114,8 +114,8 @@ class Exchange:
 
     async def send_error(self, error: ApiError) -> None:
         """Send an error response in the client's format."""
-        body = self.wire.error_body(error, request_id=self.id)
         headers = self.wire.response_headers(error.headers, request_id=self.id)
+        body = self.wire.error_body(error, request_id=headers.get("request-id", self.id))
         if error.wire != self.wire.name:
             headers |= {name: value for name, value in error.headers.items() if name in {"retry-after", "www-authenticate"}}
         await send_error(self.send, error.status, body, {**headers, "x-luthien-transaction": self.id})

@@ -31,6 +31,8 @@ class BackendOpening:
         self._opened: _Opened | None = None
         self.error: ApiError | None = None
         """What the call failed with before its first event."""
+        self.headers: Mapping[str, str] = {}
+        """The provider's response headers, also after the stream was closed; none while there is no response."""
 
     def start(self, tasks: asyncio.TaskGroup) -> None:
         """Begin the call."""
@@ -61,11 +63,6 @@ class BackendOpening:
         if stream is not None:
             await stream.aclose()
 
-    @property
-    def headers(self) -> Mapping[str, str]:
-        """The provider's response headers, or none while there is no response."""
-        return self._stream.headers if self._stream is not None else {}
-
     async def _run(self) -> None:
         try:
             await self._open()
@@ -75,6 +72,8 @@ class BackendOpening:
             self.error = BackendError("The provider's answer was empty.")
         except Exception as error:
             self.error = as_failure(error)
+            # An error that is the first event of a 200 is sent as a status, with the headers that came before it.
+            self.error.headers = {**self.headers, **self.error.headers}
         finally:
             self._ready.set()
 
@@ -82,6 +81,7 @@ class BackendOpening:
         self._log.mark("backend_called")
         async with asyncio.timeout(self._settings.first_chunk_timeout):
             stream = self._stream = await self._backend.open(self._call)
+            self.headers = stream.headers
             self._log.sent, self._log.decoder = stream.sent, stream.decoder
             self._log.ignored += stream.ignored
             for note in stream.notes:

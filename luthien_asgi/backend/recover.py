@@ -21,30 +21,19 @@ from luthien_asgi import jsontext
 from luthien_asgi.backend.scrub import scrub_text, scrub_value
 from luthien_asgi.errors import ApiError, BackendError, BackendTimeout, RequestError, type_of_status
 from luthien_asgi.request import WireName
+from luthien_asgi.wire.faults import telling_type
 
 __all__ = ["error_from_body", "kept_headers", "network_error", "recover"]
 
 _CHAIN: Final = 20
-_HEADERS: Final = frozenset({"retry-after", "retry-after-ms", "x-should-retry", "request-id", "x-request-id", "apim-request-id"})
-_HEADER_STARTS: Final = ("x-ratelimit-", "anthropic-ratelimit-")
+_HEADERS: Final = frozenset(
+    {"apim-request-id", "request-id", "retry-after", "retry-after-ms", "x-ms-region", "x-request-id", "x-should-retry"}
+)
+_HEADER_STARTS: Final = ("anthropic-", "openai-", "x-ratelimit-")
 _TIMEOUTS: Final = ("Timeout",)
 _UNREACHABLE: Final = ("could not reach the provider", "the connection to the provider broke off")
 _CONNECT_NAMES: Final = ("Connect", "gaierror", "SSL", "Certificate", "Proxy", "InvalidURL", "UnsupportedProtocol")
 _NETWORK_MODULES: Final = ("httpx", "httpcore", "aiohttp", "ssl", "socket", "h11")
-_ANTHROPIC_TYPES: Final = frozenset(
-    {
-        "invalid_request_error",
-        "authentication_error",
-        "billing_error",
-        "permission_error",
-        "not_found_error",
-        "request_too_large",
-        "rate_limit_error",
-        "timeout_error",
-        "api_error",
-        "overloaded_error",
-    }
-)
 
 
 def recover(error: BaseException, *, secrets: Sequence[str] = (), wire: WireName = "openai") -> ApiError:
@@ -107,7 +96,7 @@ def error_from_body(
     return BackendError(
         _message(document, found, status, secrets),
         status=status,
-        type=_type(found, status),
+        type=telling_type(found.get("type"), wire) or type_of_status(status),
         code=_text(found.get("code"), secrets),
         param=_text(found.get("param"), secrets),
         headers=kept_headers(headers),
@@ -142,11 +131,6 @@ def _message(document: Any, found: Mapping[str, Any], status: int, secrets: Sequ
         if isinstance(text, str) and text.strip():
             return scrub_text(text, secrets)
     return f"the provider answered with status {status}"
-
-
-def _type(found: Mapping[str, Any], status: int) -> str:
-    said = found.get("type")
-    return said if isinstance(said, str) and said in _ANTHROPIC_TYPES else type_of_status(status)
 
 
 def _text(value: Any, secrets: Sequence[str]) -> str | None:  # noqa: ANN401

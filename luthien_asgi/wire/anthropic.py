@@ -17,10 +17,8 @@ from luthien_asgi.wire.usage import estimate_input_tokens
 
 __all__ = ["AnthropicWire"]
 
-_HEADERS: Final = frozenset(
-    {"request-id", "anthropic-organization-id", "anthropic-workspace-id", "retry-after", "x-should-retry"}
-)
-_PREFIXES: Final = ("anthropic-ratelimit-",)
+_HEADERS: Final = frozenset({"request-id", "retry-after", "retry-after-ms", "x-should-retry"})
+_PREFIXES: Final = ("anthropic-",)
 
 
 class AnthropicWire:

@@ -32,6 +32,7 @@ _OPENAI_CODES: Final[Mapping[str, str]] = MappingProxyType(
     }
 )
 _ANTHROPIC_TYPES: Final = frozenset(TYPE_OF_STATUS.values())
+_ALWAYS_SAID: Final = frozenset({"message", "type"})
 
 
 def openai_error(error: ApiError) -> dict[str, Any]:
@@ -40,19 +41,20 @@ def openai_error(error: ApiError) -> dict[str, Any]:
         "message": error.message,
         "type": _OPENAI_TYPES.get(error.type, error.type),
         "param": error.param,
-        "code": error.code or _OPENAI_CODES.get(error.type),
+        "code": error.code,
     }
-    return _with_raw(found, error, "openai")
+    if error.wire == "openai" and error.raw is not None:
+        return _with_raw(found, error.raw)
+    return {**found, "code": error.code or _OPENAI_CODES.get(error.type)}
 
 
 def anthropic_error(error: ApiError) -> dict[str, Any]:
     """Return the object under `error`: type and message, and what else the provider said on this wire."""
     own = error.type if error.type in _ANTHROPIC_TYPES else type_of_status(error.status)
-    return _with_raw({"type": own, "message": error.message}, error, "anthropic")
+    found = {"type": own, "message": error.message}
+    return _with_raw(found, error.raw) if error.wire == "anthropic" and error.raw is not None else found
 
 
-def _with_raw(found: dict[str, Any], error: ApiError, wire: str) -> dict[str, Any]:
-    if error.wire != wire or error.raw is None:
-        return found
-    # A provider that leaves the message or the type out has not said that there is none.
-    return {**found, **{key: value for key, value in error.raw.items() if value is not None or key not in found}}
+def _with_raw(found: dict[str, Any], raw: Mapping[str, Any]) -> dict[str, Any]:
+    """Put the provider's own fields over ours; one that leaves message or type out has not said that there is none."""
+    return {**found, **{key: value for key, value in raw.items() if value is not None or key not in _ALWAYS_SAID}}

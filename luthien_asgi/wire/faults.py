@@ -13,7 +13,7 @@ from typing import Any, Final
 from luthien_asgi.errors import BackendError
 from luthien_asgi.request import WireName
 
-__all__ = ["MALFORMED", "malformed", "provider_error"]
+__all__ = ["MALFORMED", "malformed", "provider_error", "telling_type"]
 
 MALFORMED: Final = "the provider sent a malformed event"
 _MESSAGE_SIZE: Final = 2000
@@ -40,6 +40,7 @@ _OPENAI_STATUS: Final[Mapping[str, int]] = MappingProxyType(
         "context_length_exceeded": 400,
         "content_filter": 400,
         "invalid_api_key": 401,
+        "model_not_found": 404,
         "insufficient_quota": 429,
         "rate_limit_exceeded": 429,
         "rate_limit_reached": 429,
@@ -64,11 +65,10 @@ def provider_error(error: object, *, wire: WireName) -> BackendError:
     """Return the error for a provider's error object (or plain string), with its own words, status and type."""
     raw = error if isinstance(error, dict) else {"message": error}
     status = _status(raw)
-    kind = raw.get("type")
     return BackendError(
         _message(raw),
         status=status,
-        type=kind if isinstance(kind, str) and kind in _ANTHROPIC_STATUS else None,
+        type=telling_type(raw.get("type"), wire),
         code=_word(raw.get("code")),
         param=_word(raw.get("param")),
         raw=raw if raw is error else None,
@@ -76,12 +76,23 @@ def provider_error(error: object, *, wire: WireName) -> BackendError:
     )
 
 
+def telling_type(said: object, wire: WireName) -> str | None:
+    """Return a provider's error type where it is one of ours and says more than the status.
+
+    On OpenAI's wire `invalid_request_error` says nothing: it is also that of a wrong key (401), of a model that is not there
+    (404) and of a body that is too large (413).
+    """
+    if not isinstance(said, str) or said not in _ANTHROPIC_STATUS or (wire == "openai" and said == "invalid_request_error"):
+        return None
+    return said
+
+
 def _status(raw: Mapping[str, Any]) -> int:
     for value in (raw.get("code"), raw.get("status"), raw.get("status_code")):
         status = _http_status(value)
         if status:
             return status
-    for value in (raw.get("type"), raw.get("code")):
+    for value in (raw.get("code"), raw.get("type")):  # OpenAI's codes say more than its types
         if isinstance(value, str):
             status = _ANTHROPIC_STATUS.get(value) or _OPENAI_STATUS.get(value, 0)
             if status:

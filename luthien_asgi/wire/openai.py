@@ -15,7 +15,7 @@ from luthien_asgi.wire.response_headers import pass_headers
 
 __all__ = ["OpenAIWire"]
 
-_HEADERS: Final = frozenset({"x-request-id", "retry-after", "retry-after-ms", "x-should-retry"})
+_HEADERS: Final = frozenset({"apim-request-id", "retry-after", "retry-after-ms", "x-ms-region", "x-request-id", "x-should-retry"})
 _PREFIXES: Final = ("openai-", "x-ratelimit-")
 
 

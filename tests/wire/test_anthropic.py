@@ -54,6 +54,7 @@ def test_headers_of_the_same_wire_pass_and_others_do_not() -> None:
         "x-should-retry": "false",
         "x-request-id": "other",
         "retry-after-ms": "5",
+        "anthropic-priority-input-tokens-limit": "8",
         "x-ratelimit-limit-requests": "1",
         "anthropic-ratelimit-bad": "a\x00b",
     }
@@ -62,6 +63,8 @@ def test_headers_of_the_same_wire_pass_and_others_do_not() -> None:
         "anthropic-ratelimit-tokens-remaining": "9",
         "anthropic-organization-id": "org",
         "retry-after": "3",
+        "retry-after-ms": "5",
+        "anthropic-priority-input-tokens-limit": "8",
         "x-should-retry": "false",
     }
 
