@@ -1,7 +1,8 @@
 """What both conversions of requests share: the draft that is written, and the walk over the table of parameters.
 
-Strategy: the table in `wire.parameters` decides what becomes of a parameter. Only for rows that say *mapped* is there a
-function, and it is found by the parameter's name; the walk knows no parameter itself.
+Strategy: the tables decide, `wire.parameters` about a parameter and `wire.parts_openai` or `wire.parts_anthropic` about what is
+below it. Only for parameters that are *mapped* is there a function, found by the parameter's name, and it maps: what is refused,
+ignored or not known was settled before it is called.
 """
 
 from __future__ import annotations
@@ -12,11 +13,15 @@ from typing import Any, Final, NoReturn, assert_never
 
 from luthien_asgi.errors import RequestError
 from luthien_asgi.request import ChatRequest
-from luthien_asgi.wire.parameters import PARAMETERS, Fate
+from luthien_asgi.wire.fates import Fate, Table
+from luthien_asgi.wire.parameters import PARAMETERS
+from luthien_asgi.wire.parts_anthropic import ANTHROPIC_PARTS
+from luthien_asgi.wire.parts_openai import OPENAI_PARTS
 
-__all__ = ["Converted", "Draft", "Handler", "inexpressible", "unconverted", "walk"]
+__all__ = ["PARTS", "Converted", "Draft", "Handler", "inexpressible", "unconverted", "walk"]
 
-_WORDS: Final = {"openai": "an OpenAI", "anthropic": "an Anthropic"}
+PARTS: Final[Mapping[str, Table]] = {"openai": OPENAI_PARTS, "anthropic": ANTHROPIC_PARTS}
+"""What is below the parameters, by the client's format."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +70,18 @@ def unconverted(request: ChatRequest) -> Converted:
     return Converted(dict(request.body))
 
 
-def walk(draft: Draft, handlers: Mapping[str, Handler], *, carry: frozenset[str] = frozenset()) -> None:
-    """Do with every parameter of the request what its row says; those in `carry` are carried though the row refuses them."""
+def walk(
+    draft: Draft,
+    handlers: Mapping[str, Handler],
+    *,
+    carry: frozenset[str] = frozenset(),
+    keep: frozenset[str] = frozenset(),
+) -> None:
+    """Do with every parameter of the request what its row says, and with what is below it.
+
+    Those in `carry` are carried though the row refuses them; of what is ignored, the names in `keep` are left to the handlers.
+    Raises `RequestError` that names what is refused or not known.
+    """
     rows = PARAMETERS[draft.request.wire]
     for name, value in draft.request.body.items():
         row = rows.get(name)
@@ -76,7 +91,17 @@ def walk(draft: Draft, handlers: Mapping[str, Handler], *, carry: frozenset[str]
             fate = Fate.CARRIED if name in carry else row.fate
             if fate is Fate.REFUSED and row.harmless(value):
                 fate = Fate.IGNORED
+            if fate is Fate.MAPPED:
+                _settle_parts(draft, name, value, keep)
             _settle(draft, name, value, fate, handlers, row.note)
+
+
+def _settle_parts(draft: Draft, name: str, value: Any, keep: frozenset[str]) -> None:  # noqa: ANN401
+    for found in PARTS[draft.request.wire].survey(value, name, name):
+        if found.row is None or found.row.fate is Fate.REFUSED:
+            inexpressible(found.at, found.reason)
+        if found.row.name not in keep:
+            draft.ignore(found.row.name)
 
 
 def _settle(draft: Draft, name: str, value: Any, fate: Fate, handlers: Mapping[str, Handler], note: str) -> None:  # noqa: ANN401

@@ -3,7 +3,8 @@
 Strategy: two tables, one a client format; a parameter that is in neither is refused by name. On the same wire a parameter goes
 on as it was received (save those with `accepted=False`). Across wires its row says: *mapped* to another field, *carried* under
 the same name, *refused* with a 400 that names it, *ignored* with notice (only what does not change what the answer means), or
-*handled* here. A value that says what is the default anyway is `neutral`: nothing is lost by leaving it out.
+*handled* here. A value that says what is the default anyway is `neutral`: nothing is lost by leaving it out. What is below a
+parameter that is mapped has rows of its own, in `wire.parts_openai` and `wire.parts_anthropic`.
 
 The rows are checked against the request types of openai-python 2.54 and anthropic-python 2.11 by a test.
 """
@@ -12,24 +13,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 from types import MappingProxyType
 from typing import Any, Final, Literal
 
 from luthien_asgi.request import WireName
 from luthien_asgi.wire.control_names import is_control_name
+from luthien_asgi.wire.fates import Fate
 
 __all__ = ["ANTHROPIC", "OPENAI", "PARAMETERS", "Fate", "Parameter", "Shape", "has_shape", "why_unknown"]
-
-
-class Fate(StrEnum):
-    """What becomes of a parameter on the way to a backend of the other format."""
-
-    MAPPED = "mapped"
-    CARRIED = "carried"
-    REFUSED = "refused"
-    IGNORED = "ignored"
-    HANDLED = "handled"
 
 
 Shape = Literal["text", "flag", "whole", "number", "list", "object", "text or list", "text or object", "anything"]

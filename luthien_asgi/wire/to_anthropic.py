@@ -72,8 +72,8 @@ def _write_tools(draft: Draft, writer: ConversationWriter) -> None:
 
 
 def _tool(tool: Mapping[str, Any], at: str) -> dict[str, Any]:
-    if tool.get("type") != "function" or not isinstance(tool.get("function"), dict):
-        inexpressible(at, f"tools of type {str(tool.get('type'))[:50]} are OpenAI's own")
+    if not isinstance(tool.get("function"), dict):
+        inexpressible(at, "it has no function")
     mark = {"cache_control": tool["cache_control"]} if tool.get("cache_control") else {}
     return {**_function(tool["function"]), **mark}
 
@@ -97,16 +97,11 @@ def _choice(body: Mapping[str, Any]) -> dict[str, Any] | None:
     if given is None:
         return None
     if isinstance(given, str):
-        return {"type": _CHOICES[given]} if given in _CHOICES else _unknown_choice(given)
-    if given.get("type") == "function" and isinstance(given.get("function"), dict):
-        return {"type": "tool", "name": given["function"].get("name", "")}
-    if given.get("type") == "allowed_tools" and isinstance(given.get("allowed_tools"), dict):
-        return _allowed(given["allowed_tools"])
-    return _unknown_choice(given.get("type"))
-
-
-def _unknown_choice(kind: Any) -> dict[str, Any]:  # noqa: ANN401 - JSON
-    inexpressible("tool_choice", f"{str(kind)[:50]} is not a choice that the Messages API knows")
+        return {"type": _CHOICES[given]}
+    kind = str(given.get("type"))
+    if not isinstance(given.get(kind), dict):
+        inexpressible("tool_choice", "it does not say what is chosen")
+    return _allowed(given[kind]) if kind == "allowed_tools" else {"type": "tool", "name": given[kind].get("name", "")}
 
 
 def _allowed(allowed: Mapping[str, Any]) -> dict[str, Any]:
@@ -169,13 +164,9 @@ def _written_later(draft: Draft, value: Any) -> None:  # noqa: ANN401
 
 
 def _response_format(draft: Draft, value: Mapping[str, Any]) -> None:
-    if value.get("type") != "json_schema":
-        inexpressible("response_format", "the Messages API takes json_schema and nothing looser")
     inner = value.get("json_schema")
     if not isinstance(inner, dict) or not isinstance(inner.get("schema"), dict):
         inexpressible("response_format.json_schema", "it has no schema")
-    if inner.get("description"):
-        draft.ignore("response_format.json_schema.description")
     draft.params.setdefault("output_config", {})["format"] = {"type": "json_schema", "schema": inner["schema"]}
 
 

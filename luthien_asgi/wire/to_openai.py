@@ -30,7 +30,8 @@ def to_openai(
         return unconverted(request)
     draft = Draft(request)
     writer = MessageWriter(draft, keep_thinking=keep_thinking, keep_cache_control=keep_cache_control)
-    walk(draft, HANDLERS, carry=frozenset(["top_k"] * extras + ["thinking"] * keep_thinking))
+    kept = frozenset([*["cache_control"] * keep_cache_control, *["messages[].content[].thinking"] * keep_thinking])
+    walk(draft, HANDLERS, carry=frozenset(["top_k"] * extras + ["thinking"] * keep_thinking), keep=kept)
     _write_messages(draft, writer)
     _write_tools(draft, writer)
     return draft.done()
@@ -50,32 +51,20 @@ def _write_tools(draft: Draft, writer: MessageWriter) -> None:
     """Write the tools, or leave out what only makes sense with tools: OpenAI refuses it."""
     tools = draft.request.body.get("tools")
     if tools:
-        draft.params["tools"] = [_tool(draft, writer, tool, f"tools[{place}]") for place, tool in enumerate(tools)]
+        draft.params["tools"] = [_tool(writer, tool) for tool in tools]
         return
     draft.params.pop("parallel_tool_calls", None)
     if draft.params.get("tool_choice") in _DEFAULT_CHOICES:
         del draft.params["tool_choice"]
 
 
-def _tool(draft: Draft, writer: MessageWriter, tool: Mapping[str, Any], at: str) -> dict[str, Any]:
-    if tool.get("type") not in {None, "custom"}:
-        inexpressible(at, f"tools of type {str(tool['type'])[:50]} belong to the Anthropic API")
-    _check_tool_options(draft, tool, at)
+def _tool(writer: MessageWriter, tool: Mapping[str, Any]) -> dict[str, Any]:
     schema = tool.get("input_schema") or {"type": "object", "properties": {}}
     if tool.get("input_examples"):
         schema = {**schema, "examples": tool["input_examples"]}
     function = {"name": tool.get("name", ""), "parameters": schema}
     function.update({field: tool[field] for field in ("description", "strict") if tool.get(field) is not None})
     return writer.cached(tool, {"type": "function", "function": function})
-
-
-def _check_tool_options(draft: Draft, tool: Mapping[str, Any], at: str) -> None:
-    if tool.get("defer_loading"):
-        inexpressible(f"{at}.defer_loading", "deferred tools are found by a tool of the Anthropic API")
-    if tool.get("allowed_callers") not in (None, [], ["direct"]):
-        inexpressible(f"{at}.allowed_callers", "other callers than the model run at the Anthropic API")
-    if tool.get("eager_input_streaming") is not None:
-        draft.ignore("tools[].eager_input_streaming")
 
 
 # --- parameters ------------------------------------------------------------------------------------------------------------
@@ -89,20 +78,13 @@ def _written_later(draft: Draft, value: Any) -> None:  # noqa: ANN401
 def _metadata(draft: Draft, value: Mapping[str, Any]) -> None:
     if isinstance(value.get("user_id"), str):
         draft.params["user"] = value["user_id"]
-    if value.keys() - {"user_id"}:
-        draft.ignore("metadata")
 
 
 def _output_config(draft: Draft, value: Mapping[str, Any]) -> None:
-    for field, inner in value.items():
-        if inner is None:
-            continue
-        if field == "effort":
-            _set_effort(draft, str(inner), "output_config.effort")
-        elif field == "format":
-            _output_format(draft, inner)
-        else:
-            inexpressible(f"output_config.{field[:50]}", "it is not a setting of OpenAI's format")
+    if value.get("effort") is not None:
+        _set_effort(draft, str(value["effort"]), "output_config.effort")
+    if value.get("format") is not None:
+        _output_format(draft, value["format"])
 
 
 def _output_format(draft: Draft, value: Any) -> None:  # noqa: ANN401 - JSON
@@ -119,21 +101,14 @@ def _set_effort(draft: Draft, effort: str, asked: str) -> None:
 
 
 def _thinking(draft: Draft, value: Mapping[str, Any]) -> None:
-    if value.get("display") is not None:
-        draft.ignore("thinking.display")
-    match value.get("type"):
-        case "enabled":
-            budget = value.get("budget_tokens")
-            if not (draft.request.body.get("output_config") or {}).get("effort"):
-                _set_effort(draft, effort_of_budget(budget if isinstance(budget, int) else 0), "thinking")
-        case "adaptive":
-            # How much the model thinks is its own affair then, bounded by output_config.effort, which is mapped by itself.
-            if not (draft.request.body.get("output_config") or {}).get("effort"):
-                draft.ignore("thinking")
-        case "disabled":
-            pass
-        case other:
-            inexpressible("thinking.type", f"{str(other)[:50]} is a mode of the Anthropic API")
+    if (draft.request.body.get("output_config") or {}).get("effort"):
+        return
+    if value.get("type") == "enabled":
+        budget = value.get("budget_tokens")
+        _set_effort(draft, effort_of_budget(budget if isinstance(budget, int) else 0), "thinking")
+    elif value.get("type") == "adaptive":
+        # How much the model thinks is its own affair then, bounded by output_config.effort, which is mapped by itself.
+        draft.ignore("thinking")
 
 
 def _stop_sequences(draft: Draft, value: Any) -> None:  # noqa: ANN401 - JSON
@@ -144,10 +119,8 @@ def _tool_choice(draft: Draft, value: Mapping[str, Any]) -> None:
     kind = str(value.get("type"))
     if kind == "tool":
         draft.params["tool_choice"] = {"type": "function", "function": {"name": value.get("name", "")}}
-    elif kind in _CHOICES:
-        draft.params["tool_choice"] = _CHOICES[kind]
     else:
-        inexpressible("tool_choice.type", f"{kind[:50]} is not understood")
+        draft.params["tool_choice"] = _CHOICES[kind]
     if value.get("disable_parallel_tool_use"):
         draft.params["parallel_tool_calls"] = False
 

@@ -52,13 +52,10 @@ class MessageWriter:
         writers[message["role"]](message.get("content"), f"{at}.content")
 
     def cached(self, source: Mapping[str, Any], target: Part) -> Part:
-        """Return the target with the source's cache mark, or note that it was left out."""
+        """Return the target with the source's cache mark, where the backend takes it."""
         if source.get("cache_control") is None:
             return target
-        if self.keep_cache_control:
-            return {**target, "cache_control": source["cache_control"]}
-        self.draft.ignore("cache_control")
-        return target
+        return {**target, "cache_control": source["cache_control"]} if self.keep_cache_control else target
 
     def _say(self, role: str, parts: list[Part]) -> None:
         if parts:
@@ -117,7 +114,9 @@ class MessageWriter:
         return self.cached(block, call)
 
     def _thinking(self, blocks: list[Part]) -> dict[str, Any]:
-        kept = [block for block in blocks if block.get("signature") or block["type"] != "thinking"] if self.keep_thinking else []
+        if not self.keep_thinking:
+            return {}
+        kept = [block for block in blocks if block.get("signature") or block["type"] != "thinking"]
         if len(kept) < len(blocks):
             self.draft.ignore("messages[].content[].thinking")
         if not kept:
@@ -142,26 +141,17 @@ class MessageWriter:
 
     def _text(self, block: Mapping[str, Any], at: str) -> Iterator[Part]:
         del at
-        if block.get("citations"):
-            self.draft.ignore("messages[].content[].citations")
         if block.get("text"):
             yield {"type": "text", "text": block["text"]}
 
     def _image(self, block: Mapping[str, Any], at: str) -> Iterator[Part]:
-        if block.get("transformations"):
-            inexpressible(f"{at}.transformations", "they are made by the Anthropic API")
+        del at
         source = _source(block)
-        match source.get("type"):
-            case "base64":
-                url = f"data:{source.get('media_type', '')};base64,{source.get('data', '')}"
-            case "url":
-                url = str(source.get("url", ""))
-            case other:
-                inexpressible(f"{at}.source", f"an image source of type {str(other)[:50]} is stored at the Anthropic API")
+        is_url = source.get("type") == "url"
+        url = source.get("url", "") if is_url else f"data:{source.get('media_type', '')};base64,{source.get('data', '')}"
         yield {"type": "image_url", "image_url": {"url": url}}
 
     def _document(self, block: Mapping[str, Any], at: str) -> Iterator[Part]:
-        self._no_citations(block, at)
         source = _source(block)
         match source.get("type"):
             case "text":
@@ -170,22 +160,14 @@ class MessageWriter:
                 if block.get("title") or block.get("context"):
                     yield _headed(block, ("title", "context"), "")
                 yield from self._parts(source.get("content"), f"{at}.source.content")
-            case "base64":
+            case _:
                 if block.get("context"):
                     yield _headed(block, ("context",), "")
                 yield {"type": "file", "file": _file(block, source)}
-            case other:
-                inexpressible(f"{at}.source", f"a document source of type {str(other)[:50]} is read by the Anthropic API")
 
     def _search_result(self, block: Mapping[str, Any], at: str) -> Iterator[Part]:
-        self._no_citations(block, at)
         yield _headed(block, ("title", "source"), "")
         yield from self._parts(block.get("content"), f"{at}.content")
-
-    def _no_citations(self, block: Mapping[str, Any], at: str) -> None:
-        citations = block.get("citations")
-        if isinstance(citations, dict) and citations.get("enabled"):
-            inexpressible(f"{at}.citations", "the answer would come without the citations that are asked for")
 
 
 _WRITERS: Final[Mapping[str, Callable[[MessageWriter, Mapping[str, Any], str], Iterator[Part]]]] = {
