@@ -40,6 +40,7 @@ from luthien_asgi.wire.anthropic_decoder import AnthropicDecoder
 from luthien_asgi.wire.bodies import anthropic_body_chunks, openai_body_chunks
 from luthien_asgi.wire.openai_decoder import OpenAIDecoder
 from luthien_asgi.wire.split import split_chunk
+from luthien_asgi.wire.thought_signatures import for_backend
 from luthien_asgi.wire.to_anthropic import DEFAULT_MAX_TOKENS, Converted, to_anthropic
 from luthien_asgi.wire.to_openai import to_openai
 
@@ -102,6 +103,8 @@ def _plan_openai(engine: Engine, deployment: Deployment, call: BackendCall, cred
     extras = deployment.provider in known.TOP_K_PROVIDERS
     converted = to_openai(call.request, extras=extras, keep_thinking=is_claude, keep_cache_control=is_claude)
     params, ignored = without_unknown(engine.litellm, deployment, converted)
+    if messages := params.get("messages"):
+        params["messages"] = for_backend(messages, signed=deployment.provider in known.GEMINI_HOSTS)
     timeout = max(engine.settings.first_chunk_timeout, engine.settings.stall_timeout)
     if (way := way_of(engine.litellm, deployment)) is not None:
         foreign = call.request.wire != "openai"

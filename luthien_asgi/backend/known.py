@@ -9,6 +9,7 @@ from typing import Final, Literal, NamedTuple
 __all__ = [
     "BARE_MODELS",
     "CLAUDE_HOSTS",
+    "GEMINI_HOSTS",
     "HANDLER_PROVIDERS",
     "KEYLESS_PROVIDERS",
     "OPENAI_ITERATORS",
@@ -150,6 +151,9 @@ TOP_K_PROVIDERS: Final = frozenset(
 
 CLAUDE_HOSTS: Final = frozenset({"bedrock", "vertex_ai", "vertex_ai_beta"})
 """Providers whose Claude models take thinking blocks and cache marks through LiteLLM."""
+
+GEMINI_HOSTS: Final = frozenset({"gemini", "vertex_ai", "vertex_ai_beta"})
+"""Providers of Gemini, which wants its thought signatures back."""
 
 OTHER_WIRES: Final = frozenset(
     {

@@ -11,6 +11,7 @@ from typing import Any, Final
 from luthien_asgi import jsontext
 from luthien_asgi.chunks import Part
 from luthien_asgi.errors import StreamStateError
+from luthien_asgi.wire.thought_signatures import for_anthropic_client
 from luthien_asgi.wire.tool_calls import SERVER_TOOL_PREFIX
 
 __all__ = ["Call", "Calls"]
@@ -111,6 +112,7 @@ class Calls:
         return call
 
     def _id(self, said: str) -> str:
+        said = for_anthropic_client(said)
         fits = _ID.fullmatch(said) and said not in self._ids
         found = said if fits else f"toolu_{secrets.token_hex(12)}"
         self._ids.add(found)

@@ -26,6 +26,7 @@ from typing import Any, Final
 
 from luthien_asgi import jsontext
 from luthien_asgi.wire.conversion import Draft, inexpressible
+from luthien_asgi.wire.thought_signatures import without_signature
 
 __all__ = ["ConversationWriter"]
 
@@ -49,7 +50,7 @@ class _Ids:
 
     def new(self, raw: str) -> str:
         """Return the id of a call, which may be the second one with the client's id."""
-        wanted = raw if raw and not _NOT_IN_IDS.search(raw) else _legal(raw)
+        wanted = _legal(raw)
         found, number = wanted, 2
         while found in self.used:
             found, number = f"{wanted}_{number}", number + 1
@@ -59,10 +60,13 @@ class _Ids:
 
     def of(self, raw: str) -> str:
         """Return the id of the call that a result answers."""
-        return self.current.get(raw) or (raw if raw and not _NOT_IN_IDS.search(raw) else _legal(raw))
+        return self.current.get(raw) or _legal(raw)
 
 
 def _legal(raw: str) -> str:
+    raw = without_signature(raw)
+    if raw and not _NOT_IN_IDS.search(raw):
+        return raw
     mark = zlib.crc32(raw.encode("utf-8", "surrogatepass"))
     return f"{_NOT_IN_IDS.sub('_', raw) or 'call'}_{mark:08x}"
 
