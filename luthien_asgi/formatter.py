@@ -39,8 +39,9 @@ class FinalBlocks:
             ended += self._assembler.finish(chunk.choices[0].index)
         self._log.final_blocks += [block.block() for block in ended]
 
-    def close(self) -> None:
-        """Take what had left of blocks that never ended."""
+    def close(self, omitted: Sequence[str] = ()) -> None:
+        """Take what had left of blocks that never ended, and the names of what the client's format had no field for."""
+        self._log.ignored += [name for name in omitted if name not in self._log.ignored]
         if self._assembler is not None:
             self._log.final_blocks += [block.block() for block in self._assembler.open_blocks()]
             self._log.final_blocks.sort(key=lambda block: (block.choice, block.index))
@@ -68,7 +69,7 @@ class ClientFormatter:
         except ApiError as error:
             sse_queue.end(Failed(error))
         finally:
-            self.final.close()
+            self.final.close(self.encoder.omitted)
 
     async def collect(self, policy_out: StreamQueue[Chunk], *, obs: ObservabilityContext) -> dict[str, Any]:
         """Return the whole answer as a body. Raises the `ApiError` that the answer failed with."""
@@ -81,7 +82,7 @@ class ClientFormatter:
                     if terminal is not None:
                         return self.encoder.body()
         finally:
-            self.final.close()
+            self.final.close(self.encoder.omitted)
 
     async def _run(self, policy_out: StreamQueue[Chunk], sse_queue: StreamQueue[bytes]) -> Terminal:
         frames, terminal = self.encoder.ping() if self.late else [], None

@@ -34,8 +34,13 @@ from luthien_asgi.testing import (
     run_policy,
     text_chunk,
 )
+from luthien_asgi.wire.answers_anthropic import ANTHROPIC_ANSWERS, ANTHROPIC_ERRORS
+from luthien_asgi.wire.answers_openai import OPENAI_ANSWERS, OPENAI_ERRORS
 from luthien_asgi.wire.error_bodies import anthropic_error, openai_error
+from luthien_asgi.wire.fates import Row, Table
 from luthien_asgi.wire.parameters import ANTHROPIC, OPENAI, Parameter
+from luthien_asgi.wire.parts_anthropic import ANTHROPIC_PARTS
+from luthien_asgi.wire.parts_openai import OPENAI_PARTS
 from luthien_asgi.wire.thinking import BUDGETS, EFFORT_IN_ADAPTIVE
 from luthien_asgi.wire.usage import FINISH_REASON_OF_STOP_REASON, STOP_REASON_OF_FINISH_REASON
 
@@ -65,6 +70,16 @@ def parameter(row: Parameter) -> Sequence[str]:
     fate = str(row.fate) if row.accepted else "refused everywhere"
     neutral = ", ".join(f"`{json.dumps(value)}`" for value in row.neutral)
     return [f"`{row.name}`", fate, row.note, neutral]
+
+
+def fates(rows: Table) -> str:
+    """Return the table of one format's parts in one direction."""
+    return table(["part", "fate", "what it becomes", "how, or why not", "nothing is lost with"], map(part, rows.rows.values()))
+
+
+def part(row: Row) -> Sequence[str]:
+    neutral = ", ".join(f"`{json.dumps(value)}`" for value in row.neutral)
+    return [f"`{row.path}`", str(row.fate), f"`{row.to}`" if row.to else "", row.note, neutral]
 
 
 def efforts() -> str:
@@ -99,6 +114,12 @@ GENERATED: Final = {
     CONVERSION: {
         "openai parameters": lambda: parameters(OPENAI),
         "anthropic parameters": lambda: parameters(ANTHROPIC),
+        "openai parts": lambda: fates(OPENAI_PARTS),
+        "anthropic parts": lambda: fates(ANTHROPIC_PARTS),
+        "anthropic answers": lambda: fates(ANTHROPIC_ANSWERS),
+        "openai answers": lambda: fates(OPENAI_ANSWERS),
+        "anthropic errors": lambda: fates(ANTHROPIC_ERRORS),
+        "openai errors": lambda: fates(OPENAI_ERRORS),
         "efforts": efforts,
         "finish reasons": lambda: reasons(STOP_REASON_OF_FINISH_REASON, ["`finish_reason` of the backend", "`stop_reason`"]),
         "stop reasons": lambda: reasons(FINISH_REASON_OF_STOP_REASON, ["`stop_reason` of the backend", "`finish_reason`"]),

@@ -22,6 +22,8 @@ OBS = NullObservability()
 class Encoder:
     """The least that a wire can be: a chunk's text in brackets."""
 
+    omitted = ()
+
     def __init__(self) -> None:
         self.silent = False
 

@@ -244,19 +244,25 @@ def _counts(usage: object) -> ChunkData:
     """Return the token counts that a usage object gives. Those of a `message_delta` are cumulative and replace earlier ones."""
     if not isinstance(usage, dict):
         return {}
-    return {name: usage[name] for name in ("input_tokens", "output_tokens", *_CACHE_COUNTS) if type(usage.get(name)) is int}
+    counts = {name: usage[name] for name in ("input_tokens", "output_tokens", *_CACHE_COUNTS) if type(usage.get(name)) is int}
+    details = usage.get("output_tokens_details")
+    thought = details.get("thinking_tokens") if isinstance(details, dict) else None
+    return counts | ({"thinking_tokens": thought} if type(thought) is int else {})
 
 
 def _openai_usage(usage: Mapping[str, int]) -> ChunkData:
     """Return the counts with OpenAI's names, whose prompt includes the cache; the cache's own counts where they are known."""
     read, written = usage.get("cache_read_input_tokens", 0), usage.get("cache_creation_input_tokens", 0)
     prompt, completion = usage.get("input_tokens", 0) + read + written, usage.get("output_tokens", 0)
-    known = {name: usage[name] for name in _CACHE_COUNTS if name in usage}
+    known: ChunkData = {name: usage[name] for name in _CACHE_COUNTS if name in usage}
+    details = {"cached_tokens": read} | ({"cache_write_tokens": written} if written else {})
+    if "thinking_tokens" in usage:
+        known["completion_tokens_details"] = {"reasoning_tokens": usage["thinking_tokens"]}
     return {
         "prompt_tokens": prompt,
         "completion_tokens": completion,
         "total_tokens": prompt + completion,
-        "prompt_tokens_details": {"cached_tokens": read},
+        "prompt_tokens_details": details,
         **known,
     }
 

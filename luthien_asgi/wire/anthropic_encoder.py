@@ -15,13 +15,13 @@ Deliberate differences from writing events as the chunks come:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
 from luthien_asgi.blocks import BlockKind
-from luthien_asgi.chunks import Chunk, Part, finish_reason_of, read_part, usage_of
+from luthien_asgi.chunks import Chunk, Part, finish_reason_of, read_part, side_data, usage_of
 from luthien_asgi.errors import ApiError, StreamStateError
 from luthien_asgi.wire.anthropic_blocks import AnthropicFrames, BlockWriter
 from luthien_asgi.wire.anthropic_calls import Call, Calls
@@ -30,12 +30,15 @@ from luthien_asgi.wire.anthropic_message import is_unknown, message_start
 from luthien_asgi.wire.anthropic_states import State
 from luthien_asgi.wire.collect import AnthropicCollector
 from luthien_asgi.wire.error_bodies import anthropic_error
+from luthien_asgi.wire.omissions import Omissions
 
 __all__ = ["AnthropicEncoder"]
 
 _COMMENT: Final = b": ping\n\n"
 _TEXTS: Final = frozenset({BlockKind.TEXT, BlockKind.REFUSAL})
 """What is written as a text block; a refusal is one of its own."""
+_TELLING: Final = (None, BlockKind.OTHER)
+"""What may have more beside it than a block's words."""
 _PING: Final = b'event: ping\ndata: {"type": "ping"}\n\n'
 
 
@@ -70,13 +73,17 @@ class AnthropicEncoder:
         self._waiting: list[tuple[Part, bool]] = []
         self._early: list[Mapping[str, Any]] = []
         self._ending = Ending()
+        self._omissions = Omissions()
 
     def feed(self, chunk: Chunk) -> list[bytes]:
         """Return the frames of a chunk. Raises `StreamStateError` for what the order of events does not allow."""
         part = read_part(chunk)
+        if part.event is None and (self._open is None or part.kind in _TELLING or side_data(chunk)):
+            self._omissions.see_chunk(chunk)
         if part.kind is None:
             return self._feed_plain(chunk, part)
         if part.choice:
+            self._omissions.add("choices after the first")
             return []
         self._ending.characters += len(part.text)
         if part.kind is BlockKind.TEXT and self._goes_on(part):
@@ -91,6 +98,11 @@ class AnthropicEncoder:
         self._ending.require()
         frames = self._begin(None, None) + self._drain()
         return frames + self._writer.end(self._ending.event(tools_sent=self._writer.tools_sent))
+
+    @property
+    def omitted(self) -> Sequence[str]:
+        """What the answer held that the format has no field for."""
+        return self._omissions.names
 
     def fail(self, error: ApiError) -> list[bytes]:
         """Return the frames that end a broken answer: what waited for a signature, the open block's end, the error."""

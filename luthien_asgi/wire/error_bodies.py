@@ -11,19 +11,11 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from luthien_asgi.errors import TYPE_OF_STATUS, ApiError, type_of_status
+from luthien_asgi.wire.answers_anthropic import ANTHROPIC_ERRORS
 
 __all__ = ["anthropic_error", "openai_error"]
 
-_OPENAI_TYPES: Final[Mapping[str, str]] = MappingProxyType(
-    {
-        "not_found_error": "invalid_request_error",
-        "request_too_large": "invalid_request_error",
-        "conflict_error": "invalid_request_error",
-        "billing_error": "insufficient_quota",
-        "api_error": "server_error",
-    }
-)
-"""Where OpenAI's name differs. The others are kept: an overloaded provider is `overloaded_error` on either wire."""
+_OPENAI_TYPES: Final = ANTHROPIC_ERRORS.values_of("error.type")
 _OPENAI_CODES: Final[Mapping[str, str]] = MappingProxyType(
     {
         "authentication_error": "invalid_api_key",

@@ -76,32 +76,38 @@ class Finding:
 
 
 _WHOLE: Final = frozenset({Fate.REFUSED, Fate.IGNORED, Fate.CARRIED})
-_TURNS: Final = frozenset({"content", "system"})
+_TURNS: Final[Mapping[str, str]] = MappingProxyType({"content": "content", "system": "content"})
 
 
 class Table:
-    """The rows of one format in one direction, by path. `defaults` are the types of objects that need not say theirs."""
+    """The rows of one format in one direction, by path.
 
-    def __init__(self, rows: Sequence[Row], defaults: Mapping[str, str] = MappingProxyType({})) -> None:
+    `defaults` are the types of objects that need not say theirs; `turns` the paths, or last names of paths, where a path begins
+    anew, and with what.
+    """
+
+    def __init__(
+        self, rows: Sequence[Row], *, defaults: Mapping[str, str] = MappingProxyType({}), turns: Mapping[str, str] = _TURNS
+    ) -> None:
         self.rows: Final[Mapping[str, Row]] = MappingProxyType({row.path: row for row in rows})
         if len(self.rows) != len(rows):
             msg = "a path has two rows"
             raise ValueError(msg)
-        self._defaults = defaults
+        self._defaults, self._turns = defaults, turns
         self._tags: dict[str, list[str]] = {}
         for path in self.rows:
             if path.endswith("]"):
                 holder, _, tag = path[:-1].rpartition("[")
                 self._tags.setdefault(holder, []).append(tag)
         self._valued = frozenset(path.partition("=")[0] for path in self.rows if "=" in path)
-        self._holders = frozenset(path.rsplit(".", 1)[0] for path in self.rows if "." in path)
+        self._holders = frozenset(path.rpartition(".")[0] for path in self.rows)
 
     def goes_on(self, path: str) -> bool:
         """Tell whether what stands below a path has rows of its own."""
         row = self.rows.get(path)
         if row is not None and row.fate in _WHOLE:
             return False
-        return path in self._holders or path in self._valued or self.is_tagged(path)
+        return self.turned(path) in self._holders or path in self._valued or self.is_tagged(path)
 
     def is_tagged(self, path: str) -> bool:
         """Tell whether the objects at a path say what they are."""
@@ -111,9 +117,14 @@ class Table:
         """Tell whether the values at a path have rows."""
         return path in self._valued
 
+    def values_of(self, path: str) -> Mapping[str, str]:
+        """Return what the values at a path are in the other format, for those that are mapped to a value."""
+        found = {row.path.partition("=")[::2]: row.to.partition("=")[2] for row in self.rows.values() if row.fate is Fate.MAPPED}
+        return MappingProxyType({value: to for (place, value), to in found.items() if place == path and value and to})
+
     def turned(self, path: str) -> str:
-        """Return the path under which the objects of a field are known: content begins anew."""
-        return "content" if path.rpartition(".")[2] in _TURNS else path
+        """Return the path under which the objects of a field are known: that of content begins anew."""
+        return self._turns.get(path, self._turns.get(path.rpartition(".")[2], path))
 
     def tag_of(self, path: str, value: Mapping[str, Any]) -> str:
         """Return what an object says that it is."""
@@ -124,7 +135,11 @@ class Table:
 
     def row(self, holder: str, name: str) -> Row | None:
         """Return the row of a field: its own, or the one (`*`) for all the fields of its holder that have none."""
-        return self.rows.get(f"{holder}.{name}") or self.rows.get(f"{holder}.*")
+        return self.rows.get(self.below(holder, name)) or self.rows.get(self.below(holder, "*"))
+
+    def below(self, holder: str, name: str) -> str:
+        """Return the path of a field of an object."""
+        return f"{holder}.{name}" if holder else name
 
     def survey(self, value: Any, path: str, at: str) -> Iterator[Finding]:  # noqa: ANN401 - any JSON value
         """Yield what is refused, ignored or not known of a value, which stands at `path` in the table and `at` in the body."""
@@ -145,6 +160,8 @@ class Table:
             if row is None or row.fate in _WHOLE:
                 yield from (Finding(found.at, found.row, kind) for found in self._settled(row, value, at))
                 return
+        else:
+            path = self.turned(path)
         if path not in self._holders:
             if path in self._valued:
                 yield Finding(at, None)

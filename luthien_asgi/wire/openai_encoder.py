@@ -9,7 +9,7 @@ Annotations are sent in one delta before the finish: the official SDK cannot add
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -20,6 +20,7 @@ from luthien_asgi.errors import ApiError, StreamStateError
 from luthien_asgi.request import ChatRequest
 from luthien_asgi.settings import StreamSettings
 from luthien_asgi.wire.error_bodies import openai_error
+from luthien_asgi.wire.omissions import Omissions
 from luthien_asgi.wire.openai_frames import Identity, OpenAICollector, OpenAIFrames, OpenAIOutput
 from luthien_asgi.wire.tool_calls import CallNumbers
 from luthien_asgi.wire.usage import finish_reason_for, openai_usage
@@ -65,6 +66,7 @@ class OpenAIEncoder:
         self._out.fields = self._identity.fields()
         self._choices: dict[int, _Choice] = {}
         self._usage: dict[str, Any] = {}
+        self._omissions = Omissions()
         self._sent = False
         self._ended = False
         self._complete = False
@@ -73,6 +75,8 @@ class OpenAIEncoder:
         """Return the frames of a chunk. Raises `StreamStateError` for content after a finish."""
         self._require_open()
         part = read_part(chunk)
+        if part.event is not None or part.signature:
+            self._omissions.see_part(part)
         if part.kind is None or not self._sent:
             self._see(chunk)
         if part.kind is None or not chunk.choices:
@@ -90,6 +94,11 @@ class OpenAIEncoder:
             raise StreamStateError(msg)
         self._ended = self._complete = True
         return self._out.end(openai_usage(self._usage) if self._usage else None)
+
+    @property
+    def omitted(self) -> Sequence[str]:
+        """What the answer held that the format has no field for."""
+        return self._omissions.names
 
     def fail(self, error: ApiError) -> list[bytes]:
         """Return the error frame. Nothing follows it."""

@@ -28,6 +28,11 @@ class StreamEncoder(Protocol):
         """Return the frames that end a good answer."""
         ...
 
+    @property
+    def omitted(self) -> Sequence[str]:
+        """What the answer held so far that the client's format has no field for: names, each once."""
+        ...
+
     def fail(self, error: ApiError) -> list[bytes]:
         """Return the frames that end a broken answer: what is open is closed, then the error event."""
         ...

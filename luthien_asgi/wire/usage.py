@@ -7,8 +7,10 @@ excludes both.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from types import MappingProxyType
 from typing import Any, Final
+
+from luthien_asgi.wire.answers_anthropic import ANTHROPIC_ANSWERS
+from luthien_asgi.wire.answers_openai import OPENAI_ANSWERS
 
 __all__ = [
     "FINISH_REASON_OF_STOP_REASON",
@@ -21,29 +23,10 @@ __all__ = [
     "stop_reason_kept",
 ]
 
-FINISH_REASON_OF_STOP_REASON: Final[Mapping[str, str]] = MappingProxyType(
-    {
-        "end_turn": "stop",
-        "stop_sequence": "stop",
-        "pause_turn": "stop",
-        "model_context_window_exceeded": "stop",
-        "compaction": "stop",
-        "max_tokens": "length",
-        "tool_use": "tool_calls",
-        "refusal": "content_filter",
-    }
-)
+FINISH_REASON_OF_STOP_REASON: Final = ANTHROPIC_ANSWERS.values_of("stop_reason")
 """Anthropic's stop reasons in OpenAI's words. One that is not here, of a model to come, is an ordinary end: `stop`."""
 
-STOP_REASON_OF_FINISH_REASON: Final[Mapping[str, str]] = MappingProxyType(
-    {
-        "stop": "end_turn",
-        "length": "max_tokens",
-        "tool_calls": "tool_use",
-        "function_call": "tool_use",
-        "content_filter": "refusal",
-    }
-)
+STOP_REASON_OF_FINISH_REASON: Final = OPENAI_ANSWERS.values_of("choices.finish_reason")
 """OpenAI's finish reasons in Anthropic's words."""
 
 _DETAILS: Final = ("prompt_tokens_details", "completion_tokens_details")
@@ -98,18 +81,20 @@ def openai_usage(usage: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def anthropic_usage(usage: Mapping[str, Any]) -> dict[str, Any]:
-    """Return Anthropic's usage object for a usage with OpenAI's names; the cache counts where they are known."""
+    """Return Anthropic's usage object for a usage with OpenAI's names; what was cached and thought where it is known."""
     details = _details(usage, "prompt_tokens_details")
     read = _known(usage.get("cache_read_input_tokens"), details.get("cached_tokens"))
     written = _known(
         usage.get("cache_creation_input_tokens"), details.get("cache_write_tokens"), details.get("cache_creation_tokens")
     )
     uncached = _count(usage.get("prompt_tokens")) - (read or 0) - (written or 0)
-    found = {"input_tokens": max(uncached, 0), "output_tokens": _count(usage.get("completion_tokens"))}
+    found: dict[str, Any] = {"input_tokens": max(uncached, 0), "output_tokens": _count(usage.get("completion_tokens"))}
     if read is not None:
         found["cache_read_input_tokens"] = read
     if written is not None:
         found["cache_creation_input_tokens"] = written
+    if thought := _details(usage, "completion_tokens_details").get("reasoning_tokens"):
+        found["output_tokens_details"] = {"thinking_tokens": thought}
     return found
 
 

@@ -323,7 +323,7 @@ def test_usage_is_the_start_s_overridden_by_the_end_s() -> None:
             "prompt_tokens": 132,
             "completion_tokens": 30,
             "total_tokens": 162,
-            "prompt_tokens_details": {"cached_tokens": 100},
+            "prompt_tokens_details": {"cached_tokens": 100, "cache_write_tokens": 20},
             "cache_read_input_tokens": 100,
             "cache_creation_input_tokens": 20,
         }

@@ -1,4 +1,4 @@
-"""The tables of what is below the parameters: complete against the SDKs' types, and true of the conversions, row by row.
+"""The tables of fates: complete against the types of the SDKs, and true of what the converters and encoders do, row by row.
 
 Strategy: a type of an SDK is taken apart into places, each with its path in the words of the table and the steps that lead
 there; the walk stops where the table speaks for everything below. From the steps a sample is made, the smallest request with
@@ -18,15 +18,32 @@ from typing import Any, Literal, Union
 
 import pytest
 import typing_extensions
+from anthropic.types import Message, RawMessageStreamEvent
 from anthropic.types import message_create_params as anthropic_params
+from anthropic.types.beta import BetaMessage, BetaRawMessageStreamEvent
 from anthropic.types.beta import message_create_params as anthropic_beta
+from anthropic.types.shared import ErrorResponse
+from openai.types.chat import ChatCompletion, ChatCompletionChunk
 from openai.types.chat import completion_create_params as openai_params
+from openai.types.shared import ErrorObject
+from pydantic import BaseModel
 
-from luthien_asgi.errors import RequestError
+from luthien_asgi.errors import ApiError, BackendError, RequestError
 from luthien_asgi.request import ChatRequest
+from luthien_asgi.settings import StreamSettings
+from luthien_asgi.testing import build_chunk
+from luthien_asgi.wire.answers_anthropic import ANTHROPIC_ANSWERS, ANTHROPIC_ERRORS
+from luthien_asgi.wire.answers_openai import OPENAI_ANSWERS, OPENAI_ERRORS
+from luthien_asgi.wire.anthropic_decoder import AnthropicDecoder
+from luthien_asgi.wire.anthropic_encoder import AnthropicEncoder
+from luthien_asgi.wire.bodies import anthropic_body_chunks, openai_body_chunks
 from luthien_asgi.wire.conversion import PARTS, Converted
+from luthien_asgi.wire.error_bodies import anthropic_error, openai_error
 from luthien_asgi.wire.fates import Fate, Row, Table
+from luthien_asgi.wire.omissions import UNKNOWN
+from luthien_asgi.wire.openai_encoder import OpenAIEncoder
 from luthien_asgi.wire.parameters import PARAMETERS
+from luthien_asgi.wire.split import split_chunk
 from luthien_asgi.wire.to_anthropic import to_anthropic
 from luthien_asgi.wire.to_openai import to_openai
 
@@ -75,11 +92,15 @@ def members(of: Any) -> Iterator[Any]:
 
 
 def fields_of(of: Any) -> dict[str, Any]:
-    """Return the fields of a TypedDict by their names in JSON; no fields for any other type."""
+    """Return the fields of a TypedDict or a model by their names in JSON; no fields for any other type."""
+    if isinstance(of, type) and issubclass(of, BaseModel):
+        return {field.alias or name: field.annotation for name, field in of.model_fields.items()}
     return typing_extensions.get_type_hints(of) if typing_extensions.is_typeddict(of) else {}
 
 
 def required_of(of: Any) -> set[str]:
+    if issubclass(of, BaseModel):
+        return {field.alias or name for name, field in of.model_fields.items() if field.is_required()}
     hints = typing_extensions.get_type_hints(of, include_extras=True)
     return {name for name, hint in hints.items() if typing.get_origin(hint) is typing_extensions.Required}
 
@@ -115,16 +136,16 @@ def places(of: Any, table: Table, path: str, steps: tuple[Step, ...], seen: set[
 def places_of_object(of: Any, table: Table, path: str, steps: tuple[Step, ...], seen: set[Any]) -> Iterator[Place]:
     tagged = table.is_tagged(path)
     for tag in tags_of(of)[1] if tagged else [None]:
-        at = f"{table.turned(path)}[{tag}]" if tagged else path
+        at = f"{table.turned(path)}[{tag}]" if tagged else table.turned(path)
         if (at, of) in seen:
             continue
         seen.add((at, of))
         if tagged:
             yield Place(at, steps, of, tag)
-        if table.goes_on(at):
+        if not tagged or table.goes_on(at):
             for name, hint in fields_of(of).items():
                 if not tagged or name not in {"type", "role"}:
-                    yield from places_of_field(hint, table, f"{at}.{name}", (*steps, Step(of, name, tag)), seen)
+                    yield from places_of_field(hint, table, table.below(at, name), (*steps, Step(of, name, tag)), seen)
 
 
 def places_of_field(hint: Any, table: Table, path: str, steps: tuple[Step, ...], seen: set[Any]) -> Iterator[Place]:
@@ -214,7 +235,7 @@ def value_of(of: Any, name: str, *, marked: bool = False) -> Any:
     if typing.get_origin(first) is dict or first is object:
         return {MARK: MARK} if marked else {"type": "object"}
     if first in {bool, int, float}:
-        return True if first is bool else NUMBER
+        return True if first is bool else NUMBER if marked else 1
     return f"{FITTING.get(name, '')}{MARK if marked else 'x'}"
 
 
@@ -318,10 +339,10 @@ def paths_in(value: Any, table: Table, path: str = "") -> Iterator[tuple[str, An
     yield path, value
     if isinstance(value, dict):
         tag = table.tag_of(path, value) if table.is_tagged(path) else None
-        at = f"{table.turned(path)}[{tag}]" if tag is not None else path
+        at = f"{table.turned(path)}[{tag}]" if tag is not None else table.turned(path)
         yield at, value
         for name, inner in value.items():
-            yield from paths_in(inner, table, f"{at}.{name}" if at else name)
+            yield from paths_in(inner, table, table.below(at, name))
     elif isinstance(value, str):
         yield f"{path}={value}", value
         if path.rpartition(".")[2] in {"content", "system"}:
@@ -363,3 +384,210 @@ def test_a_place_that_no_row_knows_is_refused_by_name() -> None:
         with pytest.raises(RequestError) as caught:
             convert(wire, {"model": "m", "max_tokens": 1, "messages": [message]})
         assert caught.value.param == "messages[0].content[0].odd"
+
+
+# --- answers ---------------------------------------------------------------------------------------------------------------
+
+ANSWERS = {"anthropic": ANTHROPIC_ANSWERS, "openai": OPENAI_ANSWERS}
+ERRORS = {"anthropic": ANTHROPIC_ERRORS, "openai": OPENAI_ERRORS}
+ANSWER_TYPES: Mapping[str, Sequence[tuple[Any, str]]] = {
+    "anthropic": [(Message, ""), (BetaMessage, ""), (RawMessageStreamEvent, "event"), (BetaRawMessageStreamEvent, "event")],
+    "openai": [(ChatCompletion, ""), (ChatCompletionChunk, "")],
+}
+ERROR_TYPES: Mapping[str, tuple[Any, str]] = {"anthropic": (ErrorResponse, ""), "openai": (ErrorObject, "error")}
+
+
+def places_of_answers(wire: str) -> dict[str, Place]:
+    found: dict[str, Place] = {}
+    seen: set[Any] = set()
+    for of, path in ANSWER_TYPES[wire]:
+        for place in places(of, ANSWERS[wire], path, (), seen):
+            found.setdefault(place.path, place)
+    return found
+
+
+ANSWER_PLACES = {wire: places_of_answers(wire) for wire in ANSWERS}
+
+
+@pytest.mark.parametrize("wire", ANSWERS)
+def test_every_place_of_the_sdks_answer_types_has_a_row(wire: str) -> None:
+    """Blocks, deltas, events, reasons and counts. One that is missing needs a row in `wire/answers_<wire>.py`, and what
+    it says."""
+    assert len(ANSWER_PLACES[wire]) > 40
+    assert [path for path in ANSWER_PLACES[wire] if path not in ANSWERS[wire].rows] == []
+
+
+@pytest.mark.parametrize("wire", ERRORS)
+def test_every_place_of_the_sdks_error_types_has_a_row(wire: str) -> None:
+    """Each type of error among them."""
+    of, path = ERROR_TYPES[wire]
+    assert [place.path for place in places(of, ERRORS[wire], path, (), set()) if place.path not in ERRORS[wire].rows] == []
+
+
+@pytest.mark.parametrize("path", ["tools[custom].strict", "content[image].source[url]", "tool_choice[none]"])
+def test_the_walk_finds_what_no_row_knows(path: str) -> None:
+    """A field, a type of part, a choice: were its row not there, the test above would say so."""
+    rows = [row for row in PARTS["anthropic"].rows.values() if row.path != path and not row.path.startswith(f"{path}.")]
+    fewer = Table(rows, defaults={"tools": "custom"})
+    of = SDK["anthropic"][0]
+    found = [place for name, hint in fields_of(of).items() for place in places(hint, fewer, name, (Step(of, name),), set())]
+    assert path in {place.path for place in found} - fewer.rows.keys()
+
+
+WHOLE: Mapping[str, dict[str, Any]] = {
+    "anthropic": {
+        "id": "msg_1",
+        "type": "message",
+        "role": "assistant",
+        "model": "m",
+        "content": [],
+        "stop_reason": "end_turn",
+        "usage": {"input_tokens": 1, "output_tokens": 1},
+    },
+    "openai": {"id": "chatcmpl-1", "object": "chat.completion", "created": 1, "model": "m", "choices": []},
+}
+HI: Mapping[str, Any] = {
+    "anthropic": {"type": "text", "text": "hi"},
+    "openai": {"index": 0, "message": {"role": "assistant", "content": "hi"}, "finish_reason": "stop"},
+}
+BLOCK_OF_DELTA = {"input_json_delta": "tool_use", "thinking_delta": "thinking", "signature_delta": "thinking"}
+BLOCKS: Mapping[str, dict[str, Any]] = {
+    "text": {"type": "text", "text": ""},
+    "thinking": {"type": "thinking", "thinking": "", "signature": ""},
+    "tool_use": {"type": "tool_use", "id": "c", "name": "f", "input": {}},
+}
+CALL = {"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+ANSWER_EXAMPLES: Mapping[str, Any] = {
+    "content[text].citations": {"content": [{"type": "text", "text": "x", "citations": [{"type": "char_location"}]}]},
+    "content[tool_use].caller": {"content": [{**BLOCKS["tool_use"], "caller": {"type": "code_execution_20250825"}}]},
+    "event[ping]": {"event": {"type": "ping"}},
+    "message.images": {"choices": [{"index": 0, "message": {"images": [{"image_url": {"url": MARK}}]}, "finish_reason": "stop"}]},
+    "message.reasoning_content": {"choices": [{"index": 0, "message": {"reasoning_content": MARK}, "finish_reason": "stop"}]},
+    "message.annotations": {"choices": [{"index": 0, "message": {"annotations": [{"url": MARK}]}, "finish_reason": "stop"}]},
+    "service_tier": {"service_tier": "flex"},
+    "choices.logprobs": {"choices": [{"message": {"content": "x"}, "logprobs": {"content": [{"token": "x"}]}}]},
+    "choices.finish_reason=tool_calls": {"choices": [{"message": {"tool_calls": [CALL]}, "finish_reason": "tool_calls"}]},
+    "choices.finish_reason=function_call": {"choices": [{"message": {"tool_calls": [CALL]}, "finish_reason": "function_call"}]},
+    "stop_reason=tool_use": {"content": [BLOCKS["tool_use"]], "stop_reason": "tool_use"},
+    "event[content_block_delta].delta[input_json_delta].partial_json": {
+        "event": {"type": "content_block_delta", "delta": {"type": "input_json_delta", "partial_json": f'{{"a":"{MARK}"}}'}}
+    },
+}
+"""Answers where the types say too little to make one."""
+ELSEWHERE = {
+    "event[error]": "raised by the decoder: see its own tests",
+    "event[message_stop]": "the end of a stream is no field of an answer",
+    "moderation": "left out by the reader of the stream before an encoder sees it",
+}
+"""Rows that no collected answer shows."""
+ANSWER_ROWS = [(wire, row) for wire, table in ANSWERS.items() for row in table.rows.values() if row.path not in ELSEWHERE]
+
+
+def answer_said(wire: str, row: Row) -> dict[str, Any]:
+    """Return a part of an answer, or of its event, with something at the place of a row."""
+    if row.path in ANSWER_EXAMPLES:
+        return dict(ANSWER_EXAMPLES[row.path])
+    place = ANSWER_PLACES[wire][row.path]
+    if row.path.startswith("event["):
+        return {"event": sample(place)}
+    return {place.steps[0].name: sample(place)[place.steps[0].name]}
+
+
+def chunk_data(wire: str, said: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return an answer with what is said in it, as the decoders read it."""
+    if "event" in said:
+        decoder, chunks = AnthropicDecoder(0, 1), list[dict[str, Any]]()
+        for event in stream_around(said["event"]):
+            decoder.take_event(event, chunks)
+        return chunks
+    whole = {**WHOLE[wire], **said}
+    if wire == "anthropic":
+        whole["usage"] = {"input_tokens": 1, "output_tokens": 1, **whole["usage"]}
+        return anthropic_body_chunks({**whole, "content": whole["content"] or [HI[wire]]}, 1)
+    choices = [complete_choice(choice) for choice in whole["choices"]] or [HI[wire]]
+    if "delta" in choices[0]:
+        return split_chunk({**whole, "choices": choices}, set())
+    return openai_body_chunks({**whole, "choices": choices}, 1)
+
+
+def complete_choice(choice: dict[str, Any]) -> dict[str, Any]:
+    """Return a choice that says something and ends, whatever the SDK's type does not require of it."""
+    name = "delta" if "delta" in choice else "message"
+    message = choice.get(name) or {}
+    if message.keys() <= {"role"}:
+        message = {**message, "content": "hi"}
+    return {**choice, name: message, "index": 0, "finish_reason": choice.get("finish_reason") or "stop"}
+
+
+def stream_around(event: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the events of a stream with one in its place."""
+    delta = event.get("delta") or {}
+    block = BLOCKS[BLOCK_OF_DELTA.get(delta.get("type"), "text")]
+    ending = {"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": {"output_tokens": 1}}
+    events: dict[str, dict[str, Any]] = {
+        "message_start": {"type": "message_start", "message": WHOLE["anthropic"]},
+        "content_block_start": {"type": "content_block_start", "content_block": block},
+        "content_block_delta": {},
+        "content_block_stop": {"type": "content_block_stop"},
+        "ping": {},
+        "message_delta": ending,
+    }
+    events[event["type"]] = {**events.get(event["type"], {}), **event}
+    if event["type"] == "message_start":
+        events["message_start"]["message"] = {**WHOLE["anthropic"], **event["message"]}
+    if event["type"] == "message_delta":
+        events["message_delta"]["delta"] = {**ending["delta"], **{k: v for k, v in delta.items() if v is not None}}
+    return [{**found, "index": 0} for found in events.values() if found]
+
+
+def encoded(wire: str, data: list[dict[str, Any]]) -> tuple[dict[str, Any], Sequence[str]]:
+    """Return the body that a client of the other format gets, and what was noted as left out."""
+    request = ChatRequest(wire="openai", body={"model": "m", "messages": []})
+    encoder: Any = (
+        OpenAIEncoder(request, settings=StreamSettings(), id="x", created=1, collect=True)
+        if wire == "anthropic"
+        else AnthropicEncoder(model="m", id="x", input_tokens=1, collect=True)
+    )
+    for chunk in data:
+        encoder.feed(build_chunk(chunk))
+    encoder.finish()
+    return encoder.body(), encoder.omitted
+
+
+@pytest.mark.parametrize(("wire", "row"), ANSWER_ROWS, ids=[f"{wire}-{row.path}" for wire, row in ANSWER_ROWS])
+def test_the_other_client_gets_what_the_row_says(wire: str, row: Row) -> None:
+    """Mapped or carried to where the row says; ignored with notice; or handled. Nothing of an answer is refused."""
+    said = answer_said(wire, row)
+    body, omitted = encoded(wire, chunk_data(wire, said))
+    text = json.dumps(body)
+    assert (row.name in omitted) == (row.fate is Fate.IGNORED)
+    if row.fate in {Fate.IGNORED, Fate.HANDLED}:
+        assert MARK not in text
+        return
+    there = [value for path, value in paths_in(body, ANSWERS[OTHER[wire]]) if path.startswith(row.to)]
+    assert there, (row.to, body)
+    if MARK in json.dumps(said):
+        assert any(MARK in json.dumps(value) for value in there), (row.to, body)
+    elif str(NUMBER) in json.dumps(said):
+        assert str(NUMBER) in json.dumps(there), (row.to, body)
+
+
+@pytest.mark.parametrize("row", [row for row in ANTHROPIC_ERRORS.rows.values() if "=" in row.path], ids=lambda row: row.path)
+def test_an_error_has_the_type_that_its_row_says(row: Row) -> None:
+    """The types of this package's errors are Anthropic's."""
+    error = ApiError("x", type=row.path.partition("=")[2])
+    assert f"error.type={openai_error(error)['type']}" == row.to
+
+
+def test_an_error_keeps_its_message_across_formats() -> None:
+    """The rest is in the record: code and parameter for an Anthropic client, details for an OpenAI one."""
+    error = BackendError("said", status=429, code="tokens", param="n", raw={"message": "said", "code": "tokens"}, wire="openai")
+    assert anthropic_error(error) == {"type": "rate_limit_error", "message": "said"}
+    theirs = {"type": "rate_limit_error", "message": "said", "details": {"error_code": MARK}}
+    assert MARK not in json.dumps(openai_error(BackendError("said", status=429, raw=theirs, wire="anthropic")))
+
+
+def test_what_no_row_of_an_answer_knows_is_noted() -> None:
+    """A block type and a field to come: an OpenAI client gets neither, and the record says so."""
+    for said in ({"content": [{"type": "odd"}]}, {"odd": 1}):
+        assert UNKNOWN in encoded("anthropic", chunk_data("anthropic", said))[1]
