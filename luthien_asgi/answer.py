@@ -9,6 +9,7 @@ stream, each in a task of its own, and settled in the backend's order.
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import Iterable
 from functools import partial
 
@@ -311,6 +312,10 @@ class Answer:
             raise BackendError(msg)
         if not self.finished:
             msg = "The provider's answer ended without a finish reason."
+            raise BackendError(msg)
+        missing = next(place for place in itertools.count() if place not in self._outlet.choices)
+        if missing < len(self._outlet.choices):
+            msg = f"The provider's answer has no choice {missing}."
             raise BackendError(msg)
 
     async def _last_words(self) -> str:

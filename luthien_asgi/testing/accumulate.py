@@ -76,7 +76,9 @@ def _add_choice(choices: list[dict[str, Any]], choice: dict[str, Any]) -> None:
             message[name] = (message.get(name) or "") + text
     for name, entries in (choice.get("logprobs") or {}).items():
         whole["logprobs"] = whole["logprobs"] or {}
-        whole["logprobs"][name] = [*(whole["logprobs"].get(name) or []), *entries] if entries else whole["logprobs"].get(name)
+        whole["logprobs"][name] = (
+            [*(whole["logprobs"].get(name) or []), *entries] if isinstance(entries, list) else whole["logprobs"].get(name)
+        )
     message.setdefault("content", None)
     for call in delta.get("tool_calls") or []:
         _add_call(message.setdefault("tool_calls", []), call)
@@ -86,7 +88,8 @@ def _add_call(calls: list[dict[str, Any]], call: dict[str, Any]) -> None:
     kind = "custom" if "custom" in call else "function"
     part = call[kind]
     if call["index"] == len(calls):
-        _check(call.get("id") and part.get("name"), f"a call begins without id or name: {call}")
+        # A provider may leave the name out for good; then it is there and empty.
+        _check(call.get("id") and "name" in part, f"a call begins without id or name: {call}")
         calls.append({"id": call["id"], "type": call["type"], kind: dict(part)})
         return
     _check(call["index"] < len(calls), f"a gap before tool index {call['index']}")

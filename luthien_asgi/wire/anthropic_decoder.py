@@ -7,10 +7,13 @@ Deliberate differences from the bytes:
 
 1. A second `message_start` is ignored: the official SDK for Python does the same, that for TypeScript gives up.
 2. Arguments that stand in the start of a tool_use block, with no fragments after it, come as one fragment before its close.
-3. A block that the provider left open (`max_tokens` inside a tool call) is closed before the `message_delta`.
+3. A block that the provider left open (`max_tokens` inside a tool call) is closed before the next block or the `message_delta`.
 4. A choice has one finish reason: of several `message_delta` the first stop reason counts, all events ride along.
 5. A stream without `message_stop` is complete if a stop reason came; one with `message_stop` but no stop reason is not.
 6. A ping, a comment and an event without data is a chunk without choices: a sign of life.
+
+What would break the official SDKs is malformed and ends the answer: a field of `luthien_asgi.wire.anthropic_shapes` with another
+type, and a thinking block that goes on after its signature.
 """
 
 from __future__ import annotations
@@ -23,8 +26,9 @@ from typing import Any, Final
 from luthien_asgi import jsontext
 from luthien_asgi.blocks import BlockKind
 from luthien_asgi.errors import BackendError
+from luthien_asgi.wire.anthropic_shapes import check_block, check_delta, check_message, check_message_delta
 from luthien_asgi.wire.decoding import ChunkData, EventDecoder, is_done, parse
-from luthien_asgi.wire.faults import malformed, provider_error
+from luthien_asgi.wire.faults import error_fields, malformed, provider_error
 from luthien_asgi.wire.sse import SSEEvent
 from luthien_asgi.wire.usage import FINISH_REASON_OF_STOP_REASON
 
@@ -54,9 +58,12 @@ _WHOLE_EVENT: Final = 3
 @dataclass(slots=True)
 class _OpenBlock:
     kind: str
+    said: Mapping[str, Any]
+    """What its start said."""
     tool: int = 0
     pending: Any = None
     """A tool's arguments from its start, until a fragment comes."""
+    signed: bool = False
 
 
 class AnthropicDecoder(EventDecoder):
@@ -80,7 +87,7 @@ class AnthropicDecoder(EventDecoder):
             return
         parsed = parse(data)
         if event.event == "error" or (parsed.get("error") and "type" not in parsed):
-            raise provider_error(parsed.get("error") or parsed, wire="anthropic")
+            raise provider_error(parsed.get("error") or error_fields(parsed), wire="anthropic")
         if "type" not in parsed and event.event:
             parsed = {"type": event.event, **parsed}
         self.take_event(parsed, chunks)
@@ -118,6 +125,7 @@ class AnthropicDecoder(EventDecoder):
         if self._started:
             return
         message = _mapping(event.get("message"))
+        check_message(message)
         self._started = True
         self._id, self._model = _text(message.get("id")), _text(message.get("model"))
         self._usage.update(_counts(message.get("usage")))
@@ -127,8 +135,11 @@ class AnthropicDecoder(EventDecoder):
         content, index = _mapping(event.get("content_block")), _index(event)
         if not self._started or index in self._blocks:
             raise malformed()
-        kind = _KINDS.get(_text(content.get("type")), "other")
-        block = self._blocks[index] = _OpenBlock(kind)
+        check_block(content)
+        kind = _KINDS.get(content["type"], "other")
+        for left_open in list(self._blocks):
+            self._close(left_open, chunks)
+        block = self._blocks[index] = _OpenBlock(kind, content)
         rider = {"kind": kind, "phase": "open", "index": index, "anthropic": event}
         chunks.append(self._chunk(self._opening(content, block), rider))
 
@@ -137,6 +148,7 @@ class AnthropicDecoder(EventDecoder):
             case "text":
                 return {"content": _text(content.get("text"))}
             case "thinking":
+                block.signed = bool(content.get("signature"))
                 return _thinking(_text(content.get("thinking")), _text(content.get("signature")))
             case "redacted_thinking":
                 return {"thinking_blocks": [{"type": "redacted_thinking", "data": _text(content.get("data"))}]}
@@ -177,9 +189,10 @@ class AnthropicDecoder(EventDecoder):
     def _message_delta(self, event: ChunkData, chunks: list[ChunkData]) -> None:
         if not self._started:
             raise malformed()
+        check_message_delta(event)
         for index in list(self._blocks):
             self._close(index, chunks)
-        stop_reason = _text(_mapping(event.get("delta") or {}).get("stop_reason"))
+        stop_reason = (event.get("delta") or {}).get("stop_reason")
         finish = FINISH_REASON_OF_STOP_REASON.get(stop_reason, "stop") if stop_reason and not self._stopped else None
         self._stopped = self._stopped or bool(stop_reason)
         self._usage.update(_counts(event.get("usage")))
@@ -214,6 +227,9 @@ def _delta_fields(block: _OpenBlock, delta: ChunkData) -> ChunkData:
         raise malformed()
     fitting = _FITTING.get(kind)
     if fitting is None or block.kind == "other":
+        check_delta(delta)
+        if fitting is not None and kind != "input_json_delta" and not isinstance(block.said.get(fitting[1]), str):
+            raise malformed()
         return {}
     text = delta.get(fitting[1])
     if block.kind != fitting[0] or type(text) is not str:
@@ -222,8 +238,11 @@ def _delta_fields(block: _OpenBlock, delta: ChunkData) -> ChunkData:
         return {"content": text}
     if kind == "input_json_delta":
         return _arguments(block, text)
+    if block.signed:
+        raise malformed()
     if kind == "thinking_delta":
         return _thinking(text, None)
+    block.signed = True
     return {"thinking_blocks": [{"type": "thinking", "thinking": "", "signature": text}]}
 
 

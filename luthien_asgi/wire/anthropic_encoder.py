@@ -233,7 +233,7 @@ class AnthropicEncoder:
                 return []
             frames = self._close_all() + self._start_block(part._replace(text="", signature="", event=None))
             at = self._open
-        if part.text or part.event is not None or (at is not None and at.bounded and not part.signature):
+        if part.text or (not part.signature and (part.event is not None or (at is not None and at.bounded))):
             frames += self._event_delta(part, "thinking_delta", {"thinking": part.text})
         return frames + self._sign(at, part, signable=signable)
 
@@ -244,7 +244,7 @@ class AnthropicEncoder:
         at.signature = part.signature
         if not part.signature:
             return []
-        frames = self._writer.delta({"type": "signature_delta", "signature": part.signature})
+        frames = self._event_delta(part, "signature_delta", {"signature": part.signature})
         return frames + self._release() if self._waiting else frames
 
     def _redacted(self, part: Part, signable: bool) -> list[bytes]:

@@ -55,14 +55,19 @@ class Ending:
         elif self._reason is not None:
             reason = stop_reason_for(self._reason, tools_sent=tools_sent, refused=self.refused)
         delta = {"stop_sequence": None, **(said.get("delta") or {}), "stop_reason": reason}
-        return {**said, "type": "message_delta", "delta": delta, "usage": said.get("usage") or self._usage()}
+        return {**said, "type": "message_delta", "delta": delta, "usage": self._usage(said.get("usage") or {})}
 
     @property
     def _said_reason(self) -> str | None:
         delta: Mapping[str, Any] = (self._said or {}).get("delta") or {}
         return delta.get("stop_reason")
 
-    def _usage(self) -> dict[str, Any]:
+    def _usage(self, said: Mapping[str, Any]) -> dict[str, Any]:
+        if said.get("output_tokens") is not None:
+            return dict(said)
+        return {**said, **self._counted()}
+
+    def _counted(self) -> dict[str, Any]:
         if self.usage:
             return anthropic_usage(self.usage)
         # The SDKs read `usage.output_tokens` of every message_delta: an estimate where the backend was not heard to the end.

@@ -37,7 +37,7 @@ def message_start(said: Mapping[str, Any] | None, *, id: str, model: str, input_
     """
     event = said if said is not None and said.get("type") == "message_start" else {}
     message = event.get("message") or {}
-    begun: dict[str, Any] = {"content": [], "stop_reason": None, "stop_sequence": None}
+    begun: dict[str, Any] = {"type": "message", "role": "assistant", "content": [], "stop_reason": None, "stop_sequence": None}
     known = {
         "id": message.get("id") or id,
         "model": message.get("model") or model,

@@ -13,7 +13,7 @@ from typing import Any, Final
 from luthien_asgi.errors import BackendError
 from luthien_asgi.request import WireName
 
-__all__ = ["MALFORMED", "malformed", "provider_error", "telling_type"]
+__all__ = ["MALFORMED", "error_fields", "malformed", "provider_error", "telling_type"]
 
 MALFORMED: Final = "the provider sent a malformed event"
 _MESSAGE_SIZE: Final = 2000
@@ -61,6 +61,11 @@ def malformed() -> BackendError:
     return BackendError(MALFORMED)
 
 
+def error_fields(data: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the error object that an event named `error` is itself; nothing else of it, which could be an answer's content."""
+    return {name: data[name] for name in ("message", "type", "code", "param", "status") if name in data}
+
+
 def provider_error(error: object, *, wire: WireName) -> BackendError:
     """Return the error for a provider's error object (or plain string), with its own words, status and type."""
     raw = error if isinstance(error, dict) else {"message": error}
@@ -71,7 +76,7 @@ def provider_error(error: object, *, wire: WireName) -> BackendError:
         type=telling_type(raw.get("type"), wire),
         code=_word(raw.get("code")),
         param=_word(raw.get("param")),
-        raw=raw if raw is error else None,
+        raw=raw if raw is error and _is_sound(raw) else None,
         wire=wire,
     )
 
@@ -85,6 +90,11 @@ def telling_type(said: object, wire: WireName) -> str | None:
     if not isinstance(said, str) or said not in _ANTHROPIC_STATUS or (wire == "openai" and said == "invalid_request_error"):
         return None
     return said
+
+
+def _is_sound(raw: Mapping[str, Any]) -> bool:
+    """Tell whether clients that read the fields of an error object find what they expect there."""
+    return all(isinstance(raw.get(name), str | None) for name in ("message", "type"))
 
 
 def _status(raw: Mapping[str, Any]) -> int:

@@ -18,7 +18,7 @@ from typing import Any, Final
 
 from luthien_asgi.errors import BackendError
 from luthien_asgi.wire.decoding import ChunkData, EventDecoder, is_done, parse
-from luthien_asgi.wire.faults import provider_error
+from luthien_asgi.wire.faults import error_fields, provider_error
 from luthien_asgi.wire.split import split_chunk
 from luthien_asgi.wire.sse import SSEEvent
 
@@ -106,12 +106,12 @@ class OpenAIDecoder(EventDecoder):
 
 def _raise_error(event: str, data: ChunkData) -> None:
     """Raise the error that an event is: it has a truthy `error`, is named so, or Groq says why it stopped."""
-    error = data.get("error") or (data if event == "error" else None)
+    error = data.get("error") or (event == "error" and error_fields(data))
     groq = data.get("x_groq")
     if not error and isinstance(groq, dict):
         error = groq.get("error")
-    if error:
-        raise provider_error(error, wire="openai")
+    if error or event == "error":
+        raise provider_error(error or {}, wire="openai")
 
 
 def _first_text(value: object) -> str:

@@ -37,6 +37,8 @@ _REFUSAL_FIRST: Final[Mapping[str, Any]] = {"role": "assistant", "content": None
 class _Choice:
     index: int
     began: bool = False
+    unsaid: bool = False
+    """Nobody has spoken of it: it began because a choice of a higher number did."""
     finished: bool = False
     calls: CallNumbers = field(default_factory=CallNumbers)
     annotations: list[Any] = field(default_factory=list)
@@ -59,7 +61,6 @@ class OpenAIEncoder:
         collect: bool = False,
     ) -> None:
         self._ping = settings.openai_ping
-        self._wanted = _choices_wanted(request)
         self._identity = Identity(id=id if id.startswith("chatcmpl-") else f"chatcmpl-{id}", model=request.model, created=created)
         self._collector = OpenAICollector() if collect else None
         self._out: OpenAIOutput = self._collector or OpenAIFrames(include_usage=_wants_usage(request))
@@ -88,12 +89,13 @@ class OpenAIEncoder:
     def finish(self) -> list[bytes]:
         """Return the usage frame, where it was asked for, and `[DONE]`. Raises `StreamStateError` when a choice has no finish."""
         self._require_open()
-        unfinished = [index for index, choice in self._choices.items() if not choice.finished]
+        unfinished = [index for index, choice in self._choices.items() if not (choice.finished or choice.unsaid)]
         if unfinished or not self._choices:
             msg = f"the answer ends without a finish reason for choice {unfinished or 0}"
             raise StreamStateError(msg)
+        frames = [frame for choice in self._choices.values() for frame in self._finish(choice, "stop")]
         self._ended = self._complete = True
-        return self._out.end(openai_usage(self._usage) if self._usage else None)
+        return frames + self._out.end(openai_usage(self._usage) if self._usage else None)
 
     @property
     def omitted(self) -> Sequence[str]:
@@ -195,8 +197,11 @@ class OpenAIEncoder:
         choice.began = self._sent = True
         self._identity.fix()
         # The official SDK adds choices to a list as they come: those of a lower number begin before.
-        lower = [self._choice(index) for index in range(min(choice.index, self._wanted))]
-        frames = [frame for before in lower for frame in self._begin(before, _TEXT_FIRST)]
+        lower = [index for index in range(choice.index) if index not in self._choices]
+        for index in lower:
+            self._choices[index] = _Choice(index, unsaid=True)
+        begin = [self._choices[index] for index in range(choice.index)]
+        frames = [frame for before in begin for frame in self._begin(before, _TEXT_FIRST)]
         return frames + self._out.delta(choice.index, first)
 
     # --- state ------------------------------------------------------------------------------------------------------------
@@ -209,6 +214,7 @@ class OpenAIEncoder:
         choice = self._choices.get(index)
         if choice is None:
             choice = self._choices[index] = _Choice(index)
+        choice.unsaid = False
         return choice
 
     def _require_open(self) -> None:
@@ -230,11 +236,6 @@ _HANDLERS: Final[Mapping[BlockKind, Callable[[OpenAIEncoder, Chunk, Part], list[
     BlockKind.REDACTED_THINKING: OpenAIEncoder._nothing,  # noqa: SLF001
     BlockKind.OTHER: OpenAIEncoder._audio,  # noqa: SLF001
 }
-
-
-def _choices_wanted(request: ChatRequest) -> int:
-    wanted = request.body.get("n")
-    return wanted if isinstance(wanted, int) else 1
 
 
 def _wants_usage(request: ChatRequest) -> bool:

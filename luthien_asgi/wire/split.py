@@ -37,6 +37,8 @@ class _Part(NamedTuple):
 
 _TEXT_RIDER: Final = ("text", "delta")
 _OTHER_RIDER: Final = ("other", "delta")
+_CHOICES: Final = 128
+"""Choices of one answer: the OpenAI API's own limit."""
 _TOKEN_COUNTS: Final = ("prompt_tokens", "completion_tokens", "total_tokens")
 _TOKEN_DETAILS: Final = ("prompt_tokens_details", "completion_tokens_details")
 
@@ -103,6 +105,8 @@ def _choice_chunks(head: _Data, choice: object, seen: set[int]) -> Iterator[_Dat
     if not isinstance(choice, dict):
         raise malformed()
     index, delta, finish = _number(choice.get("index"), 0), choice.get("delta"), _finish_reason(choice)
+    if index >= _CHOICES:
+        raise malformed()
     if delta is None:
         delta = {}
     if not isinstance(delta, dict):
@@ -123,7 +127,18 @@ def _choice_chunks(head: _Data, choice: object, seen: set[int]) -> Iterator[_Dat
 def _logprobs(choice: _Data) -> _Data | None:
     """Return a choice's logprobs if they say anything; they belong to its text or refusal, or else to its first part."""
     logprobs = choice.get("logprobs")
-    return logprobs if isinstance(logprobs, dict) and any(logprobs.values()) else None
+    if not isinstance(logprobs, dict) or not any(logprobs.values()):
+        return None
+    if not all(_is_logprob(token) for name in ("content", "refusal") for token in _items(logprobs.get(name))):
+        raise malformed()
+    return logprobs
+
+
+def _is_logprob(token: object) -> bool:
+    lists = ("bytes", "top_logprobs")
+    if not isinstance(token, dict) or not isinstance(token.get("token"), str | None):
+        return False
+    return all(isinstance(token.get(name), list | None) for name in lists)
 
 
 def _chunk(head: _Data, index: int, part: _Part, *, finish: str | None = None, logprobs: _Data | None = None) -> _Data:
@@ -179,6 +194,8 @@ def _content(delta: _Data) -> list[_Part]:
     content = delta.get("content")
     parts = _content_list(content if isinstance(content, list) else [_text(content)])
     annotations = _items(delta.get("annotations"))
+    if not all(isinstance(annotation, dict) for annotation in annotations):
+        raise malformed()
     if annotations:
         first = next((part for part in parts if "content" in part.delta), None)
         if first is None:
@@ -280,14 +297,20 @@ def _finish_reason(choice: _Data) -> str | None:
 
 
 def _usage(data: _Data) -> _Data | None:
-    """Return the usage, or None; one whose counts are not numbers is no usage."""
+    """Return the usage, or None; one whose counts are not whole numbers is no usage, and a detail that is none is left out."""
     groq = data.get("x_groq")
     usage = data.get("usage") or (groq.get("usage") if isinstance(groq, dict) else None)
     if not isinstance(usage, dict) or not usage:
         return None
     counts = all(type(usage.get(field, 0)) in {int, type(None)} for field in _TOKEN_COUNTS)
     details = all(isinstance(usage.get(field), dict | None) for field in _TOKEN_DETAILS)
-    return usage if counts and details else None
+    if not counts or not details:
+        return None
+    return usage | {field: _whole_counts(usage[field]) for field in _TOKEN_DETAILS if usage.get(field)}
+
+
+def _whole_counts(details: _Data) -> _Data:
+    return {name: count for name, count in details.items() if type(count) is int}
 
 
 def _text(value: object) -> str:

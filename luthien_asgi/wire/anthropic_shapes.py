@@ -1,0 +1,91 @@
+"""The types of the fields of Anthropic's events that the official SDKs count on.
+
+Strategy: one table for each object, name to types; `None` among them allows the field to be absent or null. An event goes on as
+it came, so a field with another type would reach the client; the SDKs then fail at a place that has nothing to do with it. Fields
+that are not in a table, and block and delta types that are not known, are the provider's own affair.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from luthien_asgi.wire.faults import malformed
+
+__all__ = ["check_block", "check_delta", "check_message", "check_message_delta"]
+
+_Types = Mapping[str, tuple[type | None, ...]]
+
+_TEXT: Final = (str, None)
+_COUNT: Final = (int, None)
+
+_MESSAGE: Final[_Types] = {"id": _TEXT, "model": _TEXT, "usage": (dict, None)}
+_MESSAGE_DELTA: Final[_Types] = {"delta": (dict, None), "usage": (dict, None)}
+_DELTA: Final[_Types] = {"stop_reason": _TEXT, "stop_sequence": _TEXT, "stop_details": (dict, None), "container": (dict, None)}
+_USAGE: Final[_Types] = {
+    "input_tokens": _COUNT,
+    "output_tokens": _COUNT,
+    "cache_creation_input_tokens": _COUNT,
+    "cache_read_input_tokens": _COUNT,
+    "cache_creation": (dict, None),
+    "server_tool_use": (dict, None),
+    "output_tokens_details": (dict, None),
+    "iterations": (list, None),
+}
+_CALL: Final[_Types] = {"id": (str,), "name": (str,), "input": (dict, None)}
+_BLOCKS: Final[Mapping[str, _Types]] = {
+    "text": {"text": _TEXT, "citations": (list, None)},
+    "thinking": {"thinking": _TEXT, "signature": _TEXT},
+    "redacted_thinking": {"data": (str,)},
+    "tool_use": {**_CALL, "id": _TEXT, "name": _TEXT},
+    "server_tool_use": _CALL,
+    "mcp_tool_use": _CALL,
+    "fallback": {"to": (dict,)},
+    "compaction": {"content": _TEXT},
+}
+_DELTAS: Final[Mapping[str, _Types]] = {
+    "text_delta": {"text": (str,)},
+    "thinking_delta": {"thinking": (str,)},
+    "signature_delta": {"signature": (str,)},
+    "input_json_delta": {"partial_json": (str,)},
+    "citations_delta": {"citation": (dict,)},
+    "compaction_delta": {"content": _TEXT},
+}
+
+
+def check_message(message: Mapping[str, Any]) -> None:
+    """Check the message of a `message_start`. Raises `BackendError`, as all of these."""
+    _check(message, _MESSAGE)
+    _check(message.get("usage") or {}, _USAGE)
+
+
+def check_block(block: Mapping[str, Any]) -> None:
+    """Check the `content_block` of a start."""
+    kind = block.get("type")
+    if not isinstance(kind, str) or not kind:
+        raise malformed()
+    _check(block, _BLOCKS.get(kind, {}))
+    if kind == "fallback":
+        _check(block["to"], {"model": (str,)})
+
+
+def check_delta(delta: Mapping[str, Any]) -> None:
+    """Check the `delta` of a block."""
+    kind = delta.get("type")
+    if type(kind) is not str:
+        raise malformed()
+    _check(delta, _DELTAS.get(kind, {}))
+
+
+def check_message_delta(event: Mapping[str, Any]) -> None:
+    """Check a `message_delta` event."""
+    _check(event, _MESSAGE_DELTA)
+    _check(event.get("delta") or {}, _DELTA)
+    _check(event.get("usage") or {}, _USAGE)
+
+
+def _check(holder: Mapping[str, Any], types: _Types) -> None:
+    for name, allowed in types.items():
+        value = holder.get(name)
+        if (type(value) if value is not None else None) not in allowed:
+            raise malformed()
