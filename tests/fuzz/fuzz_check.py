@@ -1,0 +1,240 @@
+"""What every answer has to be, whatever its provider sent: legal, ended, readable for the official SDKs, without the canary.
+
+Strategy: the accumulators of `luthien_asgi.testing` hold a stream to its grammar; the types of its standard fields are checked
+here, one table a wire; the official SDKs' own accumulators have the last word. Each check returns a complaint or nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import warnings
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from anthropic.lib.streaming._beta_messages import accumulate_event
+from fuzz_drive import Case, Outcome
+from fuzz_mutations import CANARY
+from fuzz_policies import JUDGES
+from openai._models import construct_type
+from openai.lib.streaming.chat import ChatCompletionStreamState
+from openai.types.chat import ChatCompletionChunk
+
+from luthien_asgi.testing import accumulate_anthropic, accumulate_openai, sse_events
+
+__all__ = ["complaint"]
+
+
+def complaint(case: Case, outcome: Outcome) -> str | None:
+    """Return what is wrong with an outcome, or None."""
+    if outcome.escapes:
+        return f"escape: {outcome.escapes[0]}"
+    try:
+        with warnings.catch_warnings():  # the SDKs' own, of types that they did not expect
+            warnings.simplefilter("ignore")
+            written = _checked(case, outcome)
+    except Exception as error:  # whatever an SDK raises
+        return f"illegal: {type(error).__name__}: {error}"
+    if case.policy in JUDGES and CANARY in written and not _cut_by_blocks(outcome):
+        return "leak: the canary passed a policy that lets none through"
+    return None
+
+
+def _checked(case: Case, outcome: Outcome) -> str:
+    """Return what reached the client, as one text. Raises what is wrong with it."""
+    if outcome.body is None:
+        return _stream_checked(case.client, b"".join(outcome.frames))
+    said = _strict_json(json.dumps(outcome.body).encode())
+    check = _BODIES[case.client] if outcome.error is None else _error_body
+    check(said)
+    return json.dumps(said)
+
+
+def _cut_by_blocks(outcome: Outcome) -> bool:
+    """Tell whether only the client put the canary together: an OpenAI client joins the texts of two blocks, judged apart."""
+    return CANARY.encode() not in b"".join(outcome.frames) and not any(CANARY in block for block in outcome.judged)
+
+
+def _stream_checked(client: str, data: bytes) -> str:
+    data.decode()
+    events = [event.data for event in sse_events(data)]
+    said = [_strict_json(text.encode()) for text in events if text != "[DONE]"]
+    if client == "openai":
+        _openai_events(said)
+        result = accumulate_openai(data)
+    else:
+        # A model may write arguments that are no JSON, and be cut off in them: that is not the stream's fault.
+        for event in said:
+            if event["type"] == "content_block_delta" and "partial_json" in event["delta"]:
+                event["delta"]["partial_json"] = _written(event["delta"]["partial_json"])
+        _anthropic_events(said)
+        result = accumulate_anthropic(
+            b"".join(b"event: %s\ndata: %s\n\n" % (e["type"].encode(), json.dumps(e).encode()) for e in said)
+        )
+    _require(result.done != (result.error is not None), "a stream ends well or with an error, in one of the two ways")
+    return data.decode() + json.dumps(result.body)
+
+
+def _written(fragment: Any) -> str:
+    _require(isinstance(fragment, str), f"partial_json is {fragment!r:.80}")
+    return ""
+
+
+def _require(holds: object, what: str) -> None:
+    if not holds:
+        raise ValueError(what)
+
+
+def _strict_json(data: bytes) -> Any:
+    """Parse as the strictest client does: no NaN, nothing that is no number in a double."""
+    value = json.loads(data, parse_constant=_no_constant)
+    _require(_finite(value), "a number that is none")
+    return value
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(f"{name} is no JSON")
+
+
+def _finite(value: Any) -> bool:
+    if isinstance(value, dict | list):
+        return all(map(_finite, value.values() if isinstance(value, dict) else value))
+    return not isinstance(value, float) or math.isfinite(value)
+
+
+# --- types -----------------------------------------------------------------------------------------------------------------
+
+
+def _typed(holder: Any, where: str, **types: Any) -> None:
+    _require(isinstance(holder, dict), f"{where} is no object: {holder!r:.80}")
+    for name, expected in types.items():
+        optional = isinstance(expected, tuple) and None in expected
+        wanted = tuple(one for one in expected if one is not None) if isinstance(expected, tuple) else (expected,)
+        value = holder.get(name)
+        fits = (value is None and optional) or (isinstance(value, wanted) and (bool in wanted or not isinstance(value, bool)))
+        _require(fits, f"{where}.{name} is {value!r:.80}")
+
+
+_OPTIONAL: Final = (str, None)
+_DELTA: Final = frozenset({"role", "content", "refusal", "reasoning_content", "tool_calls", "audio", "annotations"})
+
+
+def _openai_events(events: list[dict[str, Any]]) -> None:
+    state: Any = ChatCompletionStreamState()
+    for event in events:
+        if "error" in event:
+            _error_body(event)
+            return
+        _typed(event, "chunk", id=str, object=str, created=int, model=str, choices=list)
+        for choice in event["choices"]:
+            _typed(choice, "choice", index=int, delta=dict, finish_reason=_OPTIONAL)
+            _message(choice["delta"], "delta")
+            _require(_DELTA.issuperset(choice["delta"]), f"an unknown field in {choice['delta']!r:.80}")
+            _logprobs(choice.get("logprobs"))
+        _openai_usage(event.get("usage"))
+        state.handle_chunk(construct_type(type_=ChatCompletionChunk, value=event))
+
+
+def _message(message: dict[str, Any], where: str) -> None:
+    _typed(message, where, content=_OPTIONAL, refusal=_OPTIONAL, reasoning_content=_OPTIONAL, tool_calls=(list, None))
+    _typed(message, where, role=_OPTIONAL, annotations=(list, None), audio=(dict, None))
+    for call in message.get("tool_calls") or ():
+        _typed(call, "call", id=_OPTIONAL, type=_OPTIONAL, function=(dict, None), custom=(dict, None))
+        body = call.get("function") or call.get("custom")
+        _typed(body, "call's body", name=_OPTIONAL, arguments=_OPTIONAL, input=_OPTIONAL)
+    for annotation in message.get("annotations") or ():
+        _typed(annotation, "annotation", type=str)
+
+
+def _logprobs(logprobs: Any) -> None:
+    if logprobs is None:
+        return
+    _typed(logprobs, "logprobs", content=(list, None), refusal=(list, None))
+    for token in [*(logprobs.get("content") or ()), *(logprobs.get("refusal") or ())]:
+        _typed(token, "logprob", token=_OPTIONAL, bytes=(list, None), top_logprobs=(list, None))
+
+
+def _openai_usage(usage: Any) -> None:
+    if usage is not None:
+        _typed(usage, "usage", prompt_tokens=int, completion_tokens=int, total_tokens=int)
+        _typed(usage, "usage", prompt_tokens_details=(dict, None), completion_tokens_details=(dict, None))
+
+
+def _openai_body(body: dict[str, Any]) -> None:
+    _typed(body, "completion", id=str, object=str, created=int, model=str, choices=list)
+    _require(body["choices"], "no choices")
+    for choice in body["choices"]:
+        _typed(choice, "choice", index=int, message=dict, finish_reason=str)
+        _message(choice["message"], "message")
+        _require(choice["message"].get("role") == "assistant", "a message without its role")
+        for call in choice["message"].get("tool_calls") or ():
+            _typed(call, "call", id=str, type=str)
+        _logprobs(choice.get("logprobs"))
+    _openai_usage(body.get("usage"))
+
+
+_BLOCK_FIELDS: Final[Mapping[str, Mapping[str, Any]]] = {
+    "text": {"text": str, "citations": (list, None)},
+    "thinking": {"thinking": str, "signature": str},
+    "redacted_thinking": {"data": str},
+    "tool_use": {"id": str, "name": str, "input": dict},
+    "server_tool_use": {"id": str, "name": str, "input": (dict, None)},
+    "mcp_tool_use": {"id": str, "name": str, "input": (dict, None)},
+}
+_DELTA_FIELDS: Final[Mapping[str, Mapping[str, Any]]] = {
+    "text_delta": {"text": str},
+    "thinking_delta": {"thinking": str},
+    "signature_delta": {"signature": str},
+    "input_json_delta": {"partial_json": str},
+    "citations_delta": {"citation": dict},
+}
+
+
+def _anthropic_events(events: list[dict[str, Any]]) -> None:
+    snapshot: Any = None
+    buffers: dict[int, bytes] = {}
+    for event in events:
+        kind = event["type"]
+        if kind == "error":
+            _error_body(event)
+            return
+        if kind == "message_start":
+            _typed(event["message"], "message", id=str, model=str, role=str, type=str, content=list, usage=dict)
+            _typed(event["message"]["usage"], "usage", input_tokens=(int, None), output_tokens=(int, None))
+        elif kind == "content_block_start":
+            block = event["content_block"]
+            _typed(block, "block", type=str, **_BLOCK_FIELDS.get(block["type"], {}))
+        elif kind == "content_block_delta":
+            _typed(event["delta"], "delta", type=str, **_DELTA_FIELDS.get(event["delta"]["type"], {}))
+        elif kind == "message_delta":
+            _typed(event["delta"], "delta", stop_reason=str, stop_sequence=_OPTIONAL)
+            _typed(event["usage"], "usage", output_tokens=int, input_tokens=(int, None))
+        if kind in _ACCUMULATED:
+            snapshot = accumulate_event(
+                event=event,
+                current_snapshot=snapshot,
+                json_bufs=buffers,
+                request_headers={},  # type: ignore[arg-type]
+            )
+
+
+_ACCUMULATED: Final = frozenset(
+    {"message_start", "content_block_start", "content_block_delta", "content_block_stop", "message_delta", "message_stop"}
+)
+
+
+def _anthropic_body(body: dict[str, Any]) -> None:
+    _typed(
+        body, "message", id=str, type=str, role=str, model=str, content=list, stop_reason=str, stop_sequence=_OPTIONAL, usage=dict
+    )
+    _typed(body["usage"], "usage", input_tokens=(int, None), output_tokens=int)
+    for block in body["content"]:
+        _typed(block, "block", type=str, **_BLOCK_FIELDS.get(block["type"], {}))
+
+
+def _error_body(body: dict[str, Any]) -> None:
+    _typed(body, "error body", error=dict)
+    _typed(body["error"], "error", type=_OPTIONAL, message=str)
+
+
+_BODIES: Final[Mapping[str, Callable[[dict[str, Any]], None]]] = {"openai": _openai_body, "anthropic": _anthropic_body}
