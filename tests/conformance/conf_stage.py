@@ -57,7 +57,11 @@ class Stage:
 
 
 async def _nothing(scope: Any, receive: Any, send: Any) -> None:
-    raise LookupError(scope["path"])
+    if scope["type"] != "lifespan":
+        raise LookupError(scope["path"])
+    for step in ("startup", "shutdown"):
+        await receive()
+        await send({"type": f"lifespan.{step}.complete"})
 
 
 @contextmanager
@@ -80,7 +84,7 @@ def stage() -> Iterator[Stage]:
 def _served(app: Any) -> Iterator[str]:
     listening = socket.create_server(("127.0.0.1", 0))
     quiet: Any = {"log_level": "critical", "access_log": False, "timeout_graceful_shutdown": 5, "loop": "asyncio"}
-    server = uvicorn.Server(uvicorn.Config(app, port=0, lifespan="off", **quiet))
+    server = uvicorn.Server(uvicorn.Config(app, port=0, lifespan="on", **quiet))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
     thread.start()
     try:
