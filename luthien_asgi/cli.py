@@ -1,12 +1,14 @@
-"""The command line: `demo`, `serve`, `check` and `policies`.
+"""The command line: `demo`, `serve`, `check`, `policies` and `validate`.
 
-Exit status: 0 for success, 1 for what failed at run time, 2 for a wrong command line or configuration, 130 for Ctrl-C.
+Exit status: 0 for success, 1 for what failed at run time and for a stream with errors, 2 for a wrong command line,
+configuration or file, 130 for Ctrl-C.
 Progress and errors go to stderr, results to stdout.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import io
 import os
 import sys
@@ -73,6 +75,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_serve(commands.add_parser("serve", help="run the gateway"))
     _add_check(commands.add_parser("check", help="say what is wrong with a configuration; nothing starts"))
     _add_policies(commands.add_parser("policies", help="list the policies that ship, and what each takes"))
+    _add_validate(commands.add_parser("validate", help="say what is wrong with a stream that you recorded"))
     return parser
 
 
@@ -100,6 +103,23 @@ def _add_check(parser: argparse.ArgumentParser) -> None:
 def _add_policies(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.set_defaults(command=_policies)
+
+
+def _add_validate(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "file", metavar="FILE", help="an event stream, a log of its events, `curl -i` output, a body; - for stdin"
+    )
+    parser.add_argument(
+        "--wire",
+        choices=["auto", "openai", "anthropic", "responses"],
+        default="auto",
+        help="the format (default: told from the data)",
+    )
+    parser.add_argument(
+        "--provider", action="store_true", help="a provider's own stream: what providers are known to do is a warning"
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.set_defaults(command=_validate)
 
 
 def _port(text: str) -> int:
@@ -204,6 +224,28 @@ def _policies(arguments: argparse.Namespace) -> int:
     else:
         _say("\n".join(listing.policies_as_text()).rstrip())
     return 0
+
+
+def _validate(arguments: argparse.Namespace) -> int:
+    from luthien_asgi.testing.inspecting import UnreadableError, inspect
+    from luthien_asgi.testing.showing import as_json, as_text, printable
+
+    name = "stdin" if arguments.file == "-" else arguments.file
+    wire = None if arguments.wire == "auto" else arguments.wire
+    try:
+        with contextlib.ExitStack() as opened:
+            file = sys.stdin.buffer if arguments.file == "-" else opened.enter_context(open(arguments.file, "rb"))  # noqa: PTH123
+            found = inspect(file, wire=wire, strict=not arguments.provider)
+    except (UnreadableError, OSError) as error:
+        _complain(f"{printable(name)}: {printable(getattr(error, 'strerror', None) or str(error))}")
+        return WRONG
+    if arguments.json:
+        import json
+
+        _say(json.dumps(as_json(name, found), indent=2))
+    else:
+        _say("\n".join(as_text(name, found)))
+    return FAILED if any(violation.severity == "error" for violation in found.violations) else 0
 
 
 def _loaded(path: str) -> Config:

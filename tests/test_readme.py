@@ -70,7 +70,8 @@ def test_every_block_is_of_a_kind_that_is_run() -> None:
     assert {block.language for block in BLOCKS} == {"bash", "python", "yaml", "json", "text"}
     assert set(FILES) == {"app.py", "luthien.yaml", "ask_openai.py", "ask_anthropic.py", "no_shell.py", "test_no_shell.py"}
     assert all(block.file for block in BLOCKS if block.language in {"python", "yaml"})
-    assert len(JSON) == len([block for block in BLOCKS if block.language == "text"]) == 1
+    assert len(JSON) == 1
+    assert len([block for block in BLOCKS if block.language == "text"]) == 2
 
 
 def test_the_two_commands_of_a_fresh_machine_are_there() -> None:
@@ -132,6 +133,28 @@ def gateway(folder: Path, provider: ScriptedProvider, serve: Any) -> str:
     """The URL of a server with the README's configuration."""
     url: str = serve(create_app(load(folder / "luthien.yaml")), lifespan="on")
     return url
+
+
+# --- what is shown ----------------------------------------------------------------------------------------------------------
+
+
+def test_the_validator_says_what_the_document_shows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Line by line, for a provider that names a call in every fragment."""
+    shown = next(block.text for block in BLOCKS if block.text.startswith("$ luthien-asgi validate")).splitlines()
+    opening = {"index": 0, "id": "call_1", "type": "function", "function": {"name": "get_weather", "arguments": '{"city":'}}
+    again = {"index": 0, "id": "call_1", "type": "function", "function": {"arguments": '"Oslo"}'}}
+    deltas = [{"role": "assistant", "content": None}, {"tool_calls": [opening]}, {"tool_calls": [again]}, {}]
+    sent = [
+        {"id": "c", "object": "chat.completion.chunk", "created": 1, "model": "some-model", "choices": [choice], "usage": None}
+        for choice in ({"index": 0, "delta": d, "finish_reason": None if d else "tool_calls"} for d in deltas)
+    ]
+    sent += [sent[0] | {"choices": [], "usage": {"prompt_tokens": 75, "completion_tokens": 51, "total_tokens": 126}}]
+    (tmp_path / "answer.sse").write_text("".join(f"data: {json.dumps(chunk)}\n\n" for chunk in sent) + "data: [DONE]\n\n")
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(shlex.split(shown[0])[2:]) == 1
+    assert capsys.readouterr().out.splitlines() == shown[1:]
 
 
 def imported(name: str) -> ModuleType:

@@ -16,6 +16,8 @@ from luthien_asgi.testing.parts import Answer, Redacted, Refusal, Text, Thinking
 from luthien_asgi.testing.provider import ScriptedProvider
 from luthien_asgi.testing.scripts import demo_script, tool_loop_script
 from luthien_asgi.testing.strict import check_history
+from luthien_asgi.testing.validate import StreamValidator, check_body, check_stream, validate_body, validate_stream
+from luthien_asgi.testing.violations import Violation
 
 __all__ = [
     "ASGIDriver",
@@ -38,15 +40,19 @@ __all__ = [
     "ScriptedProvider",
     "ScriptedStream",
     "Stall",
+    "StreamValidator",
     "Text",
     "Thinking",
     "ToolCall",
     "Truncate",
     "Usage",
+    "Violation",
     "accumulate_anthropic",
     "accumulate_openai",
     "build_chunk",
+    "check_body",
     "check_history",
+    "check_stream",
     "chunks",
     "demo_script",
     "finish",
@@ -60,4 +66,6 @@ __all__ = [
     "tool_chunks",
     "tool_loop_script",
     "usage",
+    "validate_body",
+    "validate_stream",
 ]
