@@ -1,16 +1,20 @@
-"""What every test shares: the event loop, and where the recorded streams are."""
+"""What every test shares: the event loop, where the recorded streams are, and that every answer which leaves is legal."""
 
 from __future__ import annotations
 
 import os
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, NamedTuple
 
 import pytest
 import uvicorn
+
+from luthien_asgi import LuthienMiddleware
+from luthien_asgi.middleware import _route_path
+from luthien_asgi.testing import ResponseWatch, Violation
 
 
 @pytest.fixture(scope="session")
@@ -62,3 +66,78 @@ def serve() -> Iterator[Serving]:
     serving = Serving()
     yield serving
     serving.close()
+
+
+class Illegal(NamedTuple):
+    """What was wrong with one answer."""
+
+    answer: str
+    violation: Violation
+
+    def __str__(self) -> str:
+        return f"{self.answer}: {self.violation}"
+
+
+class Leaving:
+    """Validates every answer that leaves a middleware in this process: driven, served in a thread, or run by the testing kit."""
+
+    WIRES: ClassVar[dict[str, Any]] = {"chat": "openai", "messages": "anthropic"}
+
+    def __init__(self) -> None:
+        self.answers = 0
+        self.illegal: list[Illegal] = []
+        self.broken_off: list[str] = []
+        self._call = LuthienMiddleware.__call__
+
+    def watching(self) -> Callable[..., Awaitable[None]]:
+        """Return the middleware's `__call__` with a watch around it."""
+        call = self._call
+
+        async def watched(app: Any, scope: Any, receive: Any, send: Any) -> None:
+            route = app._routes.get((scope["method"], _route_path(scope))) if scope["type"] == "http" else None
+            if route not in self.WIRES:
+                await call(app, scope, receive, send)
+                return
+            watch = ResponseWatch(self.WIRES[route])
+            try:
+                await call(app, scope, watch.receiving(receive), watch.sending(send))
+            finally:
+                self._see(watch, f"{route}, status {watch.status}")
+
+        return watched
+
+    def _see(self, watch: ResponseWatch, what: str) -> None:
+        self.answers += 1
+        self.illegal += [Illegal(what, violation) for violation in watch.finish() if violation.severity == "error"]
+        if not watch.complete:
+            self.broken_off.append(what)
+
+    def taken(self, name: str) -> list[Any]:
+        """Return what was found since the last time, and forget it."""
+        found = getattr(self, name)
+        setattr(self, name, [])
+        return found
+
+
+@pytest.fixture(scope="session")
+def leaving() -> Iterator[Leaving]:
+    """Every answer that leaves a middleware in this process goes through the validators."""
+    leaving = Leaving()
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(LuthienMiddleware, "__call__", leaving.watching())
+        yield leaving
+
+
+@pytest.fixture(autouse=True)
+def every_answer_is_legal(leaving: Leaving, request: pytest.FixtureRequest) -> Iterator[None]:
+    """What leaves is legal, and complete too.
+
+    Exceptions are explicit. A test that is marked `broken_off` ends an answer before its end. One that is marked `lets_pass` has
+    a provider of the client's own wire that breaks the rules it names, and what such a provider sent passes as it is.
+    """
+    yield
+    illegal, broken_off = leaving.taken("illegal"), leaving.taken("broken_off")
+    marker = request.node.get_closest_marker("lets_pass")
+    wrong = [str(what) for what in illegal if not (marker and what.violation.rule in marker.args)]
+    assert not wrong, "\n".join(wrong)
+    assert not broken_off or request.node.get_closest_marker("broken_off"), f"answers that did not end: {broken_off}"

@@ -562,6 +562,7 @@ async def left(app: Any, path: str, *, stream: bool, until: asyncio.Event | None
         await response.done()
 
 
+@pytest.mark.broken_off
 @pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize("stream", [True, False])
 @pytest.mark.parametrize("phase", ["before the first chunk", "mid-stream", "while a judge holds", "while opening"])
@@ -605,6 +606,7 @@ class Hanging(ScriptedBackend):
             raise
 
 
+@pytest.mark.broken_off
 async def test_a_client_that_leaves_while_it_sends_begins_nothing() -> None:
     """A body that never ends is no transaction."""
     app, backend, recorder = make()
@@ -615,6 +617,7 @@ async def test_a_client_that_leaves_while_it_sends_begins_nothing() -> None:
     assert (backend.calls, recorder.begun) == ([], [])
 
 
+@pytest.mark.broken_off
 @pytest.mark.parametrize("spec_version", ["2.3", "2.4"])
 async def test_a_client_that_does_not_read_is_left_in_bounded_time_and_memory(spec_version: Any) -> None:
     """The queues fill, the breaker or the send timeout opens, and the upstream is closed."""
@@ -627,6 +630,7 @@ async def test_a_client_that_does_not_read_is_left_in_bounded_time_and_memory(sp
     assert recorder.ended[0].ending in {"client_disconnected", "failed"}
 
 
+@pytest.mark.broken_off
 async def test_a_request_that_the_server_cancels_is_recorded() -> None:
     """Cancellation from outside still writes the end record and closes the upstream."""
     never = asyncio.Event()

@@ -18,6 +18,7 @@ from luthien_asgi.testing.scripts import demo_script, tool_loop_script
 from luthien_asgi.testing.strict import check_history
 from luthien_asgi.testing.validate import StreamValidator, check_body, check_stream, validate_body, validate_stream
 from luthien_asgi.testing.violations import Violation
+from luthien_asgi.testing.watching import ResponseWatch
 
 __all__ = [
     "ASGIDriver",
@@ -35,6 +36,7 @@ __all__ = [
     "Redacted",
     "Refusal",
     "Reset",
+    "ResponseWatch",
     "SSEEvent",
     "ScriptedBackend",
     "ScriptedProvider",
