@@ -30,6 +30,8 @@ STOP_REASON_OF_FINISH_REASON: Final = OPENAI_ANSWERS.values_of("choices.finish_r
 """OpenAI's finish reasons in Anthropic's words."""
 
 _DETAILS: Final = ("prompt_tokens_details", "completion_tokens_details")
+_OPENAI_NAMES: Final = {"cache_creation_tokens": "cache_write_tokens"}
+"""What LiteLLM calls otherwise than OpenAI does."""
 _CALLS: Final = frozenset({"tool_calls", "function_call"})
 _CHARACTERS_PER_TOKEN: Final = 4  # the rule of thumb of both providers' documentation for English text
 
@@ -73,7 +75,7 @@ def openai_usage(usage: Mapping[str, Any]) -> dict[str, Any]:
     }
     for name in _DETAILS:
         if details := _details(usage, name):
-            found[name] = details
+            found[name] = {_OPENAI_NAMES.get(key, key): value for key, value in details.items()}
     read = usage.get("cache_read_input_tokens")
     if read and "cached_tokens" not in found.get("prompt_tokens_details", ()):
         found["prompt_tokens_details"] = {**found.get("prompt_tokens_details", {}), "cached_tokens": read}

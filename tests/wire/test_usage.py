@@ -28,6 +28,16 @@ def test_anthropic_input_tokens_exclude_what_the_cache_gave_and_took() -> None:
     }
 
 
+def test_openai_usage_calls_cache_writes_as_openai_does() -> None:
+    """LiteLLM has a name of its own for them."""
+    usage = {
+        "prompt_tokens": 9,
+        "completion_tokens": 1,
+        "prompt_tokens_details": {"cached_tokens": 2, "cache_creation_tokens": 3},
+    }
+    assert openai_usage(usage)["prompt_tokens_details"] == {"cached_tokens": 2, "cache_write_tokens": 3}
+
+
 def test_anthropic_usage_reads_litellms_cache_fields() -> None:
     """LiteLLM writes Anthropic's own names beside OpenAI's."""
     usage = {"prompt_tokens": 50, "completion_tokens": 1, "cache_read_input_tokens": 20, "cache_creation_input_tokens": 0}
