@@ -136,6 +136,7 @@ ANTHROPIC_RULES: Final = rules(
     Rule("message-delta", "one message_delta comes, before message_stop", provider="warning"),
     Rule("after-message-delta", "nothing but message_stop follows message_delta"),
     Rule("stop-reason", "message_delta says the stop reason"),
+    Rule("usage-zero", "message_start counts the input, if only as an estimate: clients show it", provider="warning"),
     Rule("usage-missing", "message_delta has usage: both SDKs raise"),
 )
 ANTHROPIC_BODY_RULES: Final = rules(

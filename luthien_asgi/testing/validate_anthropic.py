@@ -23,6 +23,7 @@ _FITTING: Final[Mapping[str, frozenset[str]]] = {
     **dict.fromkeys(("tool_use", "server_tool_use", "mcp_tool_use"), frozenset({"input_json_delta"})),
 }
 """Every other block that is known comes whole in its start."""
+_INPUT_COUNTS: Final = ("input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens")
 _CUT_OFF: Final = frozenset({"max_tokens", "model_context_window_exceeded", "refusal"})
 _CALLS: Final = frozenset({"tool_use", "server_tool_use", "mcp_tool_use"})
 _NOT_AFTER_TOOL: Final = frozenset({"text", "thinking", "redacted_thinking"})
@@ -164,6 +165,8 @@ class AnthropicGrammar:
             return
         self._message = self._message or message
         self._add_usage(message)
+        counted = any(self._usage.get(name) for name in _INPUT_COUNTS)
+        self._sink.require(counted or not self._usage, "usage-zero", "message_start says that the input has no tokens")
         fresh = message.get("content") == [] and message.get("stop_reason") is None
         self._sink.require(fresh, "message-fresh", "message_start has content or a stop reason")
 

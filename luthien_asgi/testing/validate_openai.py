@@ -5,7 +5,7 @@ Strategy: one function a rule or two; each looks at one part of a chunk and at t
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -181,12 +181,14 @@ class OpenAIGrammar:
             if name == "tool_calls":
                 for call in value if isinstance(value, list) else []:
                     self._take_call(choice, call)
-            elif isinstance(value, list) and value:
-                if name in choice.lists:
-                    self._sink.report("list-delta", f"the list {quoted(name)} again: it cannot be added up")
-                choice.lists.add(name)
             elif name in choice.lengths and isinstance(value, str):
                 choice.lengths[name] += len(value)
+        for path in _unindexed_lists({name: value for name, value in delta.items() if name != "tool_calls"}):
+            if path in choice.lists:
+                self._sink.report(
+                    "list-delta", f"the list {quoted(path)} again: its entries have no index, so it cannot be added up"
+                )
+            choice.lists.add(path)
 
     def _take_call(self, choice: _Choice, call: object) -> None:
         index = call.get("index") if isinstance(call, dict) else None
@@ -224,6 +226,22 @@ class OpenAIGrammar:
             if not isinstance(fragment, str):
                 self._sink.report("field", f"{begun.kind}.{_TEXT_OF[begun.kind]} must be a string, not {quoted(fragment)}")
             begun.arguments.add(fragment)
+
+
+def _unindexed_lists(delta: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the paths of lists that openai-python cannot add to: those with an entry that is neither plain nor has an index."""
+    inside = [("", delta)]
+    while inside:
+        prefix, value = inside.pop()
+        for name, item in value.items():
+            if isinstance(item, dict):
+                inside.append((f"{prefix}{name}.", item))
+            elif isinstance(item, list) and not all(map(_can_be_added, item)):
+                yield prefix + name
+
+
+def _can_be_added(entry: object) -> bool:
+    return isinstance(entry, str | int | float) or (isinstance(entry, dict) and is_index(entry.get("index")))
 
 
 _TEXT_OF: Final = {"function": "arguments", "custom": "input"}

@@ -33,6 +33,8 @@ from luthien_asgi.testing import (
     Stall,
     Text,
     Truncate,
+    check_body,
+    check_stream,
     sse_events,
 )
 
@@ -191,7 +193,13 @@ async def fetch(
     server: Server, client: str, model: str, *, stream: bool = True, marker: str = "Hi"
 ) -> tuple[httpx.Response, bytes]:
     async with asked(server, client, model, stream=stream, marker=marker) as response:
-        return response, await response.aread()
+        content = await response.aread()
+    wire: Any = client
+    if response.headers["content-type"].startswith("text/event-stream"):
+        check_stream(wire, content)
+    else:
+        check_body(wire, content)
+    return response, content
 
 
 def ended_well(client: str, content: bytes) -> bool:

@@ -73,15 +73,14 @@ FOUND: dict[str, tuple[str, dict[str, int]]] = {
         {"output": 1, "after-end": 54},
     ),
     "openrouter/pai-reasoning-details.sse": (
-        "the role in every chunk, lists of reasoning without an index, usage beside a choice that had its finish",
-        {"unknown-field": 44, "role-repeated": 13, "list-delta": 5, "usage-choices": 1, "usage-null": 1, "after-finish": 1},
+        "the role in every chunk, usage beside a choice that had its finish",
+        {"unknown-field": 44, "role-repeated": 13, "usage-choices": 1, "usage-null": 1, "after-finish": 1},
     ),
     "openrouter/pai-stream-error.sse": (
         "the role in every chunk, the finish twice, then an error without a type, then [DONE]",
         {
             "unknown-field": 9,
             "role-repeated": 2,
-            "list-delta": 1,
             "finish-repeated": 1,
             "field": 1,
             "error-after-finish": 1,

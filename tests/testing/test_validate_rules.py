@@ -272,6 +272,7 @@ MUTATIONS: dict[str, list[tuple[str, Mutation]]] = {
         ("tool-json", changed(3, "choices", 0, "delta", "tool_calls", 0, "function", "arguments", to="{")),
         ("tool-finish", without(2, 3)),
         ("list-delta", put(1, chunk({"annotations": [{}]}), chunk({"annotations": [{}]}))),
+        ("list-delta", put(1, *[chunk({"audio": {"id": "a", "parts": [{"index": 0}, {}]}})] * 2)),
         ("own-field", changed(1, "citations", to=[])),
         ("own-field", changed(1, "choices", 0, "delta", "thinking_blocks", to=[])),
         ("usage-null", dropped(1, "usage")),
@@ -322,6 +323,7 @@ MUTATIONS: dict[str, list[tuple[str, Mutation]]] = {
         ("message-delta", put(13, ending())),
         ("after-message-delta", put(13, start(3, type="tool_use", id="t", name="f", input={}), stop(3))),
         ("usage-missing", dropped(12, "usage")),
+        ("usage-zero", changed(0, "message", "usage", "input_tokens", to=0)),
     ],
     "responses": [
         *framing("responses"),
@@ -384,6 +386,7 @@ ALSO = {
     "call-id": {"item-unfinished", "output"},
     "item-index": {"output"},
     "item-unfinished": {"output"},
+    "list-delta": {"unknown-field"},
     "too-many": {"blank-line"},
     "usage-missing": {"field"},
 }

@@ -13,6 +13,7 @@ from luthien_asgi.backend.chunks import build
 from luthien_asgi.chunks import Chunk
 from luthien_asgi.request import ChatRequest
 from luthien_asgi.settings import StreamSettings
+from luthien_asgi.testing import Violation, validate_body, validate_stream
 from luthien_asgi.wire.anthropic_decoder import AnthropicDecoder
 from luthien_asgi.wire.anthropic_encoder import AnthropicEncoder
 from luthien_asgi.wire.openai_decoder import OpenAIDecoder
@@ -52,8 +53,15 @@ def anthropic_encoder(*, collect: bool = False) -> AnthropicEncoder:
     return AnthropicEncoder(model="m", id="x", input_tokens=3, collect=collect)
 
 
+def errors(found: list[Violation]) -> list[str]:
+    """Return what is illegal. An empty text block of a recording passes as it is."""
+    return [str(violation) for violation in found if violation.severity == "error" and violation.rule != "empty-text"]
+
+
 def encoded(made: OpenAIEncoder | AnthropicEncoder, chunks: list[Chunk]) -> list[dict[str, Any]]:
-    return events(b"".join([*(frame for one in chunks for frame in made.feed(one)), *made.finish()]))
+    data = b"".join([*(frame for one in chunks for frame in made.feed(one)), *made.finish()])
+    assert errors(validate_stream("openai" if isinstance(made, OpenAIEncoder) else "anthropic", data)) == []
+    return events(data)
 
 
 def completion(said: list[dict[str, Any]]) -> dict[str, Any]:
@@ -102,6 +110,7 @@ def test_every_stream_can_be_accumulated_by_openais_sdk(recorded: Path) -> None:
         for one in chunks:
             assert made.feed(one) == []
         made.finish()
+        assert errors(validate_body("openai", made.body())) == []
         assert [_plain(choice) for choice in made.body()["choices"]] == [_plain(choice) for choice in streamed["choices"]], (
             path.name
         )
@@ -119,6 +128,7 @@ def test_every_stream_is_a_legal_anthropic_message(recorded: Path) -> None:
         for one in chunks:
             assert made.feed(one) == []
         made.finish()
+        assert errors(validate_body("anthropic", made.body())) == []
         body, streamed = made.body(), message(said)
         assert [block["type"] for block in body["content"]] == [block["type"] for block in streamed["content"]], path.name
         for mine, theirs in zip(body["content"], streamed["content"], strict=True):
