@@ -13,7 +13,7 @@ it, and so does any row with no rows below it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from types import MappingProxyType
@@ -76,7 +76,13 @@ class Finding:
 
 
 _WHOLE: Final = frozenset({Fate.REFUSED, Fate.IGNORED, Fate.CARRIED})
+_LEFT: Final = frozenset({Fate.REFUSED, Fate.IGNORED})
+_TAGS: Final = frozenset({"type", "role"})
 _TURNS: Final[Mapping[str, str]] = MappingProxyType({"content": "content", "system": "content"})
+_ANY: Final = "*"
+
+Trail = tuple["Trail", str | int] | None
+"""The way to a place of a body, from its end: only a place that is found something at becomes a text."""
 
 
 class Table:
@@ -94,88 +100,114 @@ class Table:
             msg = "a path has two rows"
             raise ValueError(msg)
         self._defaults, self._turns = defaults, turns
-        self._tags: dict[str, list[str]] = {}
-        for path in self.rows:
-            if path.endswith("]"):
-                holder, _, tag = path[:-1].rpartition("[")
-                self._tags.setdefault(holder, []).append(tag)
-        self._valued = frozenset(path.partition("=")[0] for path in self.rows if "=" in path)
-        self._holders = frozenset(path.rpartition(".")[0] for path in self.rows)
+        self._kinds: dict[str, dict[str, Row]] = {}
+        self._values: dict[str, dict[str, Row]] = {}
+        self._fields: dict[str, dict[str, Row]] = {}
+        for row in rows:
+            self._file(row)
+        self._deep = frozenset(path for path in self.rows if self.goes_on(path))
+
+    def _file(self, row: Row) -> None:
+        place, is_value, value = row.path.partition("=")
+        holder, _, name = place.rpartition("[") if place.endswith("]") else place.rpartition(".")
+        if is_value:
+            self._values.setdefault(place, {})[value] = row
+        elif place.endswith("]"):
+            self._kinds.setdefault(holder, {})[name[:-1]] = row
+        else:
+            self._fields.setdefault(holder, {})[name] = row
 
     def goes_on(self, path: str) -> bool:
         """Tell whether what stands below a path has rows of its own."""
         row = self.rows.get(path)
         if row is not None and row.fate in _WHOLE:
             return False
-        return self.turned(path) in self._holders or path in self._valued or self.is_tagged(path)
+        return self.turned(path) in self._fields or path in self._values or self.is_tagged(path)
 
     def is_tagged(self, path: str) -> bool:
         """Tell whether the objects at a path say what they are."""
-        return self.turned(path) in self._tags
+        return self.turned(path) in self._kinds
 
     def has_values(self, path: str) -> bool:
         """Tell whether the values at a path have rows."""
-        return path in self._valued
+        return path in self._values
 
     def values_of(self, path: str) -> Mapping[str, str]:
         """Return what the values at a path are in the other format, for those that are mapped to a value."""
-        found = {row.path.partition("=")[::2]: row.to.partition("=")[2] for row in self.rows.values() if row.fate is Fate.MAPPED}
-        return MappingProxyType({value: to for (place, value), to in found.items() if place == path and value and to})
+        rows = self._values[path].items()
+        return MappingProxyType({value: row.to.partition("=")[2] for value, row in rows if "=" in row.to})
 
     def turned(self, path: str) -> str:
         """Return the path under which the objects of a field are known: that of content begins anew."""
         return self._turns.get(path, self._turns.get(path.rpartition(".")[2], path))
 
-    def tag_of(self, path: str, value: Mapping[str, Any]) -> str:
-        """Return what an object says that it is."""
-        said = value.get("role" if path == "messages" else "type")
-        if said is None:
-            said = next((tag for tag in self._tags.get(self.turned(path), ()) if tag in value), self._defaults.get(path))
-        return said if isinstance(said, str) else ""
-
-    def row(self, holder: str, name: str) -> Row | None:
-        """Return the row of a field: its own, or the one (`*`) for all the fields of its holder that have none."""
-        return self.rows.get(self.below(holder, name)) or self.rows.get(self.below(holder, "*"))
-
     def below(self, holder: str, name: str) -> str:
         """Return the path of a field of an object."""
         return f"{holder}.{name}" if holder else name
 
-    def survey(self, value: Any, path: str, at: str) -> Iterator[Finding]:  # noqa: ANN401 - any JSON value
-        """Yield what is refused, ignored or not known of a value, which stands at `path` in the table and `at` in the body."""
+    def tag_of(self, path: str, value: Mapping[str, Any]) -> str:
+        """Return what an object says that it is."""
+        said = value.get("role" if path == "messages" else "type")
+        if said is None:
+            said = next((tag for tag in self._kinds.get(self.turned(path), ()) if tag in value), self._defaults.get(path))
+        return said if isinstance(said, str) else ""
+
+    def survey(self, value: Any, path: str, at: str) -> list[Finding]:  # noqa: ANN401 - any JSON value
+        """Return what is refused, ignored or not known of a value, which stands at `path` in the table and `at` in the body."""
+        found: list[tuple[Trail, Row | None, str | None]] = []
+        self._walk(value, path, None, found)
+        return [Finding(_place(trail, at), row, kind) for trail, row, kind in found]
+
+    def _walk(self, value: Any, path: str, trail: Trail, found: list[tuple[Trail, Row | None, str | None]]) -> None:  # noqa: ANN401
         if isinstance(value, list):
             for place, item in enumerate(value):
-                yield from self.survey(item, path, f"{at}[{place}]")
+                self._walk(item, path, (trail, place), found)
         elif isinstance(value, dict):
-            yield from self._object(value, path, at)
-        elif path in self._valued:
-            yield from self._settled(self.rows.get(f"{path}={value}"), value, at)
+            self._walk_object(value, path, trail, found)
+        elif path in self._values:
+            self._settle(self._values[path].get(value) if isinstance(value, str) else None, value, trail, None, found)
 
-    def _object(self, value: Mapping[str, Any], path: str, at: str) -> Iterator[Finding]:
-        said: frozenset[str] = frozenset()
-        if self.is_tagged(path):
+    def _walk_object(
+        self, value: Mapping[str, Any], path: str, trail: Trail, found: list[tuple[Trail, Row | None, str | None]]
+    ) -> None:
+        turned = self.turned(path)
+        kinds = self._kinds.get(turned)
+        if kinds is not None:
             kind = self.tag_of(path, value)
-            path, said = f"{self.turned(path)}[{kind}]", frozenset({"type", "role"})
-            row = self.rows.get(path)
+            row = kinds.get(kind)
             if row is None or row.fate in _WHOLE:
-                yield from (Finding(found.at, found.row, kind) for found in self._settled(row, value, at))
+                self._settle(row, value, trail, kind, found)
                 return
-        else:
-            path = self.turned(path)
-        if path not in self._holders:
-            if path in self._valued:
-                yield Finding(at, None)
-            return
-        for name, inner in value.items():
-            if inner is not None and name not in said:
-                yield from self._settled(self.row(path, name), inner, f"{at}.{name[:100]}")
+            turned = row.path
+        fields = self._fields.get(turned)
+        if fields is not None:
+            for name, inner in value.items():
+                if inner is not None and (kinds is None or name not in _TAGS):
+                    self._settle(fields.get(name) or fields.get(_ANY), inner, (trail, name), None, found)
+        elif path in self._values:
+            found.append((trail, None, None))
 
-    def _settled(self, row: Row | None, value: Any, at: str) -> Iterator[Finding]:  # noqa: ANN401
+    def _settle(
+        self,
+        row: Row | None,
+        value: Any,  # noqa: ANN401
+        trail: Trail,
+        kind: str | None,
+        found: list[tuple[Trail, Row | None, str | None]],
+    ) -> None:
         if row is None:
-            yield Finding(at, None)
-        elif row.is_neutral(value):
+            found.append((trail, None, kind))
+        elif row.neutral and row.is_neutral(value):
             return
-        elif row.fate in {Fate.REFUSED, Fate.IGNORED}:
-            yield Finding(at, row)
-        elif self.goes_on(row.path):
-            yield from self.survey(value, row.path, at)
+        elif row.fate in _LEFT:
+            found.append((trail, row, kind))
+        elif row.path in self._deep:
+            self._walk(value, row.path, trail, found)
+
+
+def _place(trail: Trail, at: str) -> str:
+    steps: list[str] = []
+    while trail is not None:
+        trail, step = trail
+        steps.append(f"[{step}]" if isinstance(step, int) else f".{step[:100]}")
+    return (at + "".join(reversed(steps))).removeprefix(".")
