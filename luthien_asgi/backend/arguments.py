@@ -13,43 +13,20 @@ from typing import Any, Final
 
 from luthien_asgi.backend import known
 from luthien_asgi.backend.models import Deployment
+from luthien_asgi.wire.parameters import OPENAI_OWN
 
 __all__ = ["allow_unlisted", "minimal_arguments", "openai_arguments", "secrets_of", "stream_options", "visible"]
 
-STANDARD: Final = frozenset(
-    {
-        "audio",
-        "frequency_penalty",
-        "function_call",
-        "functions",
-        "logit_bias",
-        "logprobs",
-        "max_completion_tokens",
-        "max_tokens",
-        "messages",
-        "modalities",
-        "n",
-        "parallel_tool_calls",
-        "prediction",
-        "presence_penalty",
-        "prompt_cache_key",
-        "reasoning_effort",
-        "response_format",
-        "safety_identifier",
-        "seed",
-        "service_tier",
-        "stop",
-        "store",
-        "temperature",
-        "tool_choice",
-        "tools",
-        "top_logprobs",
-        "top_p",
-        "user",
-        "verbosity",
-        "web_search_options",
-    }
-)
+STANDARD: Final = OPENAI_OWN - {
+    "metadata",
+    "model",
+    "moderation",
+    "prompt_cache_options",
+    "prompt_cache_retention",
+    "stream",
+    "stream_options",
+}
+"""The API's fields that LiteLLM maps. Of the others it has no word, or one with another meaning."""
 _MAPPED_FOR_OTHERS: Final = frozenset({"thinking", "top_k"})
 """Parameters beside OpenAI's that LiteLLM maps for providers of other wires."""
 _SET_BY_US: Final = frozenset({"model", "stream", "stream_options"})

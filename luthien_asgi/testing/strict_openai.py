@@ -10,51 +10,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from luthien_asgi.testing.history import known_fields, require, unique
+from luthien_asgi.wire.parameters import OPENAI_OWN
 
 __all__ = ["check"]
 
-_FIELDS: Final = frozenset(
-    {
-        "audio",
-        "frequency_penalty",
-        "function_call",
-        "functions",
-        "logit_bias",
-        "logprobs",
-        "max_completion_tokens",
-        "max_tokens",
-        "messages",
-        "metadata",
-        "modalities",
-        "model",
-        "moderation",
-        "n",
-        "parallel_tool_calls",
-        "prediction",
-        "presence_penalty",
-        "prompt_cache_key",
-        "prompt_cache_options",
-        "prompt_cache_retention",
-        "reasoning_effort",
-        "response_format",
-        "safety_identifier",
-        "seed",
-        "service_tier",
-        "stop",
-        "store",
-        "stream",
-        "stream_options",
-        "temperature",
-        "tool_choice",
-        "tools",
-        "top_logprobs",
-        "top_p",
-        "user",
-        "verbosity",
-        "web_search_options",
-    }
-)
-"""The documented request fields (openai-python 2.54, `CompletionCreateParams`)."""
 _ROLES: Final = frozenset({"developer", "system", "user", "assistant", "tool", "function"})
 _NAME: Final = re.compile(r"[a-zA-Z0-9_.-]{1,64}")
 
@@ -63,7 +22,7 @@ Message = Mapping[str, Any]
 
 def check(body: Mapping[str, Any]) -> None:
     """Raise `HistoryError` with the first complaint about a request body."""
-    known_fields(body, _FIELDS, "Unknown parameter: '{}'.")
+    known_fields(body, OPENAI_OWN, "Unknown parameter: '{}'.")
     require(body.get("model"), "you must provide a model parameter")
     messages = body.get("messages")
     require(isinstance(messages, list) and messages, "Invalid 'messages': empty array. Expected an array with minimum length 1.")

@@ -12,8 +12,8 @@ from luthien_asgi.settings import Limits, StreamSettings
 from luthien_asgi.wire import anthropic_request
 from luthien_asgi.wire.anthropic_encoder import AnthropicEncoder
 from luthien_asgi.wire.error_bodies import anthropic_error
+from luthien_asgi.wire.estimate import estimate_tokens
 from luthien_asgi.wire.response_headers import pass_headers
-from luthien_asgi.wire.usage import estimate_input_tokens
 
 __all__ = ["AnthropicWire"]
 
@@ -37,7 +37,7 @@ class AnthropicWire:
     def encoder(self, request: ChatRequest, *, settings: StreamSettings, id: str, created: int) -> AnthropicEncoder:  # noqa: A002
         """Return an encoder for the answer; it collects where the client asked for one body. A message has no `created`."""
         del settings, created
-        tokens = estimate_input_tokens(request.body)
+        tokens = estimate_tokens(request)
         return AnthropicEncoder(model=request.model, id=id, input_tokens=tokens, collect=not request.stream)
 
     def error_body(self, error: ApiError, *, request_id: str) -> dict[str, Any]:

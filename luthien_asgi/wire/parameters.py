@@ -20,7 +20,7 @@ from luthien_asgi.request import WireName
 from luthien_asgi.wire.control_names import is_control_name
 from luthien_asgi.wire.fates import Fate
 
-__all__ = ["ANTHROPIC", "OPENAI", "PARAMETERS", "Fate", "Parameter", "Shape", "has_shape", "why_unknown"]
+__all__ = ["ANTHROPIC", "OPENAI", "OPENAI_OWN", "PARAMETERS", "Fate", "Parameter", "Shape", "has_shape", "why_unknown"]
 
 
 Shape = Literal["text", "flag", "whole", "number", "list", "object", "text or list", "text or object", "anything"]
@@ -102,8 +102,7 @@ _SAMPLING: Final = "the Messages API has no such sampling control, and it change
 _ENGINE: Final = "a setting of one inference engine"
 _CACHE: Final = "where and how long prompts are cached; the answer is the same"
 
-OPENAI: Final = _table(
-    # openai-python's CompletionCreateParams
+_OPENAI_OWN: Final = (
     Parameter("messages", "list", _MAPPED, "messages; system and developer messages become `system`"),
     Parameter("model", "text", _CARRIED, "model"),
     Parameter("audio", "object", _REFUSED, "the Messages API gives no audio"),
@@ -147,7 +146,9 @@ OPENAI: Final = _table(
     Parameter("user", "text", _MAPPED, "metadata.user_id; ignored with notice where safety_identifier is there too"),
     Parameter("verbosity", "text", _REFUSED, "the Messages API has no such control, and it changes the answer", ("medium",)),
     Parameter("web_search_options", "object", _REFUSED, "the search runs at the provider"),
-    # What OpenAI-compatible servers take beside it. Lists of models and of upstream providers are not among them.
+)
+"""The fields of the API itself: openai-python's CompletionCreateParams."""
+_OPENAI_COMPATIBLE: Final = (
     Parameter("bad_words", "list", _REFUSED, _ENGINE, ([],)),
     Parameter("chat_template_kwargs", "object", _REFUSED, _ENGINE, ({},)),
     Parameter("documents", "list", _REFUSED, _ENGINE, ([],)),
@@ -177,6 +178,11 @@ OPENAI: Final = _table(
     Parameter("top_k", "whole", _CARRIED, "top_k"),
     Parameter("typical_p", "number", _REFUSED, _SAMPLING, (1,)),
 )
+"""What OpenAI-compatible servers take beside it. Lists of models and of upstream providers are not among them."""
+
+OPENAI_OWN: Final = frozenset(row.name for row in _OPENAI_OWN)
+"""The names of the fields of OpenAI's own API."""
+OPENAI: Final = _table(*_OPENAI_OWN, *_OPENAI_COMPATIBLE)
 """Parameters of `POST /v1/chat/completions`, and what becomes of them at an Anthropic backend."""
 
 _STATE: Final = "state or machinery of the Anthropic API"

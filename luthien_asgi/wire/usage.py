@@ -6,7 +6,7 @@ excludes both.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, Final
 
 from luthien_asgi.wire.answers_anthropic import ANTHROPIC_ANSWERS
@@ -16,7 +16,6 @@ __all__ = [
     "FINISH_REASON_OF_STOP_REASON",
     "STOP_REASON_OF_FINISH_REASON",
     "anthropic_usage",
-    "estimate_input_tokens",
     "finish_reason_for",
     "openai_usage",
     "stop_reason_for",
@@ -33,7 +32,6 @@ _DETAILS: Final = ("prompt_tokens_details", "completion_tokens_details")
 _OPENAI_NAMES: Final = {"cache_creation_tokens": "cache_write_tokens"}
 """What LiteLLM calls otherwise than OpenAI does."""
 _CALLS: Final = frozenset({"tool_calls", "function_call"})
-_CHARACTERS_PER_TOKEN: Final = 4  # the rule of thumb of both providers' documentation for English text
 
 
 def finish_reason_for(finish_reason: str, *, calls_sent: bool) -> str:
@@ -111,20 +109,3 @@ def _known(*counts: int | None) -> int | None:
 
 def _count(value: int | None) -> int:
     return value or 0
-
-
-def estimate_input_tokens(body: Mapping[str, Any]) -> int:
-    """Return a rough count of a request's input tokens, at least 1: for `message_start`, when nothing better is known."""
-    characters = sum(_characters(body.get(name)) for name in ("system", "messages", "tools"))
-    return max(1, characters // _CHARACTERS_PER_TOKEN)
-
-
-def _characters(value: object) -> int:
-    if isinstance(value, str):
-        return len(value)
-    if isinstance(value, Mapping):
-        # `data` is an image or a document in base64: its length says nothing about tokens.
-        return sum(_characters(child) for key, child in value.items() if key != "data")
-    if isinstance(value, Sequence):
-        return sum(map(_characters, value))
-    return 0
