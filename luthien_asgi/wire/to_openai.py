@@ -13,7 +13,7 @@ from luthien_asgi.wire.to_openai_messages import MessageWriter
 __all__ = ["HANDLERS", "Converted", "to_openai"]
 
 _CHOICES: Final = {"auto": "auto", "any": "required", "none": "none"}
-_DEFAULT_CHOICES: Final = frozenset({"auto", "none"})
+_DEFAULT_CHOICES: Final = ("auto", "none")
 
 
 def to_openai(

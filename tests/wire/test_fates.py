@@ -13,6 +13,7 @@ import re
 import types
 import typing
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal, Union
 
@@ -30,10 +31,11 @@ from pydantic import BaseModel
 
 from luthien_asgi.errors import ApiError, BackendError, RequestError
 from luthien_asgi.request import ChatRequest
-from luthien_asgi.settings import StreamSettings
+from luthien_asgi.settings import Limits, StreamSettings
 from luthien_asgi.testing import build_chunk
 from luthien_asgi.wire.answers_anthropic import ANTHROPIC_ANSWERS, ANTHROPIC_ERRORS
 from luthien_asgi.wire.answers_openai import OPENAI_ANSWERS, OPENAI_ERRORS
+from luthien_asgi.wire.anthropic import AnthropicWire
 from luthien_asgi.wire.anthropic_decoder import AnthropicDecoder
 from luthien_asgi.wire.anthropic_encoder import AnthropicEncoder
 from luthien_asgi.wire.bodies import anthropic_body_chunks, openai_body_chunks
@@ -41,6 +43,7 @@ from luthien_asgi.wire.conversion import PARTS, Converted
 from luthien_asgi.wire.error_bodies import anthropic_error, openai_error
 from luthien_asgi.wire.fates import Fate, Row, Table
 from luthien_asgi.wire.omissions import UNKNOWN
+from luthien_asgi.wire.openai import OpenAIWire
 from luthien_asgi.wire.openai_encoder import OpenAIEncoder
 from luthien_asgi.wire.parameters import PARAMETERS
 from luthien_asgi.wire.split import split_chunk
@@ -384,6 +387,37 @@ def test_a_place_that_no_row_knows_is_refused_by_name() -> None:
         with pytest.raises(RequestError) as caught:
             convert(wire, {"model": "m", "max_tokens": 1, "messages": [message]})
         assert caught.value.param == "messages[0].content[0].odd"
+
+
+ODD: Sequence[Any] = (None, True, 0, "x", [], {}, [None], [{}], {"type": []})
+WIRES: Mapping[str, Any] = {"openai": OpenAIWire(), "anthropic": AnthropicWire()}
+
+
+def spots_in(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    for name, inner in value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ():
+        yield (*path, name)
+        yield from spots_in(inner, (*path, name))
+
+
+def with_odd(body: dict[str, Any], path: tuple[Any, ...], odd: Any) -> bytes:
+    changed = json.loads(json.dumps(body))
+    at = changed
+    for name in path[:-1]:
+        at = at[name]
+    at[path[-1]] = odd
+    return json.dumps(changed).encode()
+
+
+@pytest.mark.parametrize("wire", WIRES)
+def test_an_odd_value_anywhere_is_a_400_or_converts(wire: str) -> None:
+    """Whatever the type of whatever a client sends: no other exception."""
+    for row in PARTS[wire].rows.values():
+        body = request_for(wire, row)
+        for path in spots_in(body):
+            for odd in ODD:
+                with suppress(RequestError):
+                    request = WIRES[wire].parse_request(with_odd(body, path, odd), limits=Limits())
+                    convert(wire, dict(request.body))
 
 
 # --- answers ---------------------------------------------------------------------------------------------------------------
