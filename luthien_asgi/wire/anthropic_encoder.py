@@ -204,7 +204,12 @@ class AnthropicEncoder:
         frames = self._close_all()
         if part.kind is BlockKind.TOOL_CALL:
             return frames + self._open_call(self._calls.opened(part), provider_order=own)
-        return frames + self._start_block(part, provider_order=own, bounded=True)
+        frames += self._start_block(part, provider_order=own, bounded=True)
+        if not part.text or part.kind is BlockKind.REDACTED_THINKING:
+            return frames
+        if part.kind is BlockKind.THINKING:
+            return frames + self._writer.delta({"type": "thinking_delta", "thinking": part.text})
+        return frames + self._writer.text(part.text)
 
     def _start_block(self, part: Part, *, provider_order: bool = False, bounded: bool = False) -> list[bytes]:
         event = part.event if part.event is not None and part.event.get("type") == "content_block_start" else {}
@@ -342,10 +347,11 @@ _HANDLERS: Final[Mapping[BlockKind, Callable[[AnthropicEncoder, Part, bool], lis
 
 
 def _standard_block(part: Part) -> dict[str, Any]:
+    """Return a block as it starts: empty, as the API starts them; what it starts with comes as its first fragment."""
     if part.kind in _TEXTS:
-        return {"type": "text", "text": part.text}
+        return {"type": "text", "text": ""}
     if part.kind is BlockKind.THINKING:
-        return {"type": "thinking", "thinking": part.text, "signature": part.signature}
+        return {"type": "thinking", "thinking": "", "signature": part.signature}
     if part.kind is BlockKind.REDACTED_THINKING:
         return {"type": "redacted_thinking", "data": part.signature}
     return {}

@@ -73,9 +73,7 @@ LISTED: Final[Sequence[Deviation]] = (
         "usage",
         (
             "anthropic/pai-mcp.sse",
-            "anthropic/pai-pause-turn.sse",
             "anthropic/pai-thinking.sse",
-            "anthropic/sdk-fable-stream-a-refusal.sse",
             "anthropic/vercel-clear-thinking.jsonl",
         ),
         "it estimates reasoning tokens from the text of the thinking",

@@ -394,6 +394,23 @@ def test_a_refusal_is_text_and_a_stop_reason() -> None:
     assert content(events)[0]["text"] == "I'm sorry"
 
 
+def test_a_block_that_starts_with_words_starts_empty() -> None:
+    """The API's blocks start empty; the words are the first fragment."""
+    start = {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": "Hel", "own": 1}}
+    opened = {"kind": "text", "phase": "open", "index": 0, "anthropic": start}
+    more = {"kind": "text", "phase": "delta", "index": 0}
+    events = run(
+        [
+            chunk({"content": "Hel"}, provider_specific_fields=opened),
+            chunk({"content": "lo"}, provider_specific_fields=more),
+            chunk({}, "stop"),
+        ]
+    )
+    assert brief(events) == ["text#0", "text_delta", "text_delta", "/0", "end_turn"]
+    assert events[1]["content_block"] == {"type": "text", "text": "", "own": 1}
+    assert content(events)[0]["text"] == "Hello"
+
+
 def test_a_refusal_is_a_block_apart_from_text_around_it() -> None:
     """A policy judged them as two blocks; joined, they could say what neither of them said."""
     events = run([chunk({"content": "ca"}), chunk({"refusal": "na"}), chunk({"content": "ry"}), chunk({}, "stop")])
@@ -497,7 +514,7 @@ def test_blocks_keep_the_providers_order_also_after_a_tool() -> None:
     assert brief(events) == [
         *("text#0", "/0"),
         *("tool_use#1", "input_json_delta", "input_json_delta", "/1"),
-        *("text#2", "text_delta", "/2", "end_turn"),
+        *("text#2", "text_delta", "text_delta", "/2", "end_turn"),
     ]
     assert events[3]["content_block"] == start
     assert content(events)[2]["text"] == "xy"
