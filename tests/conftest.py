@@ -81,7 +81,7 @@ class Illegal(NamedTuple):
 class Leaving:
     """Validates every answer that leaves a middleware in this process: driven, served in a thread, or run by the testing kit."""
 
-    WIRES: ClassVar[dict[str, Any]] = {"chat": "openai", "messages": "anthropic"}
+    WIRES: ClassVar[dict[str, Any]] = {"chat": "openai", "messages": "anthropic", "responses": "responses"}
 
     def __init__(self) -> None:
         self.answers = 0
