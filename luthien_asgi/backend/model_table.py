@@ -17,15 +17,17 @@ _CLAUDE: Final = re.compile(r"claude-(?:[a-z]+-)?(\d{1,2})(?:[-.](\d{1,2}))?(?!\
 _ADAPTIVE_SINCE: Final = (4, 6)
 """The first version of Claude that takes `thinking: adaptive`, for models that LiteLLM does not list."""
 _RESPONSES: Final = "responses/"
-"""With this in front of a model's name LiteLLM calls the Responses API in the place of chat completions."""
+"""With this in front of any model's name LiteLLM calls the Responses API, as for those that its table has there."""
 
 
 def _listed(litellm: Any, deployment: Deployment) -> Mapping[str, Any]:  # noqa: ANN401
-    """Return the table's row: of the base model where the operator names one, else of the model."""
+    """Return the table's row: of the base model where the operator names one, else of the model at its provider."""
     base = deployment.info.get("base_model") or deployment.params.get("base_model")
     name = str(base or _bare(deployment))
-    rows = (litellm.model_cost.get(key) for key in (f"{deployment.provider}/{name}", name))
-    return next((row for row in rows if row), {})
+    if row := litellm.model_cost.get(f"{deployment.provider}/{name}"):
+        return dict(row)
+    row = litellm.model_cost.get(name) or {}
+    return dict(row) if row.get("litellm_provider") == deployment.provider else {}
 
 
 def _bare(deployment: Deployment) -> str:
@@ -33,9 +35,10 @@ def _bare(deployment: Deployment) -> str:
 
 
 def check_chat(litellm: Any, deployment: Deployment) -> None:  # noqa: ANN401
-    """Raise `RequestError` for a model that is not to be had through chat completions: LiteLLM would need packages for it."""
+    """Raise `RequestError` for a model that LiteLLM would call through the Responses API: it needs packages for that."""
     name = _bare(deployment)
-    if name.startswith(_RESPONSES) or _listed(litellm, deployment).get("mode") == "responses":
+    found, _ = litellm.main.responses_api_bridge_check(model=name, custom_llm_provider=deployment.provider)
+    if found.get("mode") == "responses":
         shown = name.removeprefix(_RESPONSES)[:200]
         msg = f"the model {shown!r} is served through OpenAI's Responses API, which is not called from here"
         raise RequestError(msg, status=404, code="unsupported_model", param="model")

@@ -132,7 +132,9 @@ async def test_an_effort_of_an_openai_client_is_never_left_out(lab: Any, kit: An
     assert (asked.body["reasoning_effort"], list(stream.ignored)) == ("minimal", [])
 
 
-@pytest.mark.parametrize("model", ["openai/responses/anything", "azure/responses/x", "groq/responses/x", "openai/o3-pro"])
+@pytest.mark.parametrize(
+    "model", ["openai/responses/anything", "azure/responses/x", "groq/responses/x", "openai/o3-pro", "litellm_proxy/o3-pro"]
+)
 @pytest.mark.parametrize("wire", ["openai", "anthropic"])
 async def test_a_model_of_the_responses_api_is_said_to_be_one(lab: Any, kit: Any, model: Any, wire: Any) -> None:
     """LiteLLM would call another API, with packages that are not there: 404 that names the cause, and no call."""
@@ -152,6 +154,32 @@ async def test_a_wildcard_does_not_lead_to_the_responses_api(lab: Any, kit: Any)
     with pytest.raises(RequestError, match="Responses API") as caught:
         await backend.open(kit.ask(model="w/responses/gpt-4o"))
     assert caught.value.status == 404
+
+
+async def test_the_name_of_anothers_model_means_nothing(lab: Any, kit: Any) -> None:
+    """What OpenAI serves through one API a server of one's own may serve through the other."""
+    asked, _ = await sent(lab, kit, "hosted_vllm/o3-pro", kit.ask())
+    assert asked.body["model"] == "o3-pro"
+
+
+@pytest.mark.parametrize("model", ["lm_studio/x", "llamafile/x", "hosted_vllm/x"])
+async def test_a_server_of_ones_own_needs_no_credential(lab: Any, kit: Any, model: Any) -> None:
+    """LiteLLM sends a placeholder, or nothing."""
+    provider = await lab.provider(lambda _: kit.reply(kit.sse(*kit.openai_events("a"))))
+    params = {"model": model, "api_base": f"{provider.url}/v1"}
+    await kit.collect(await lab.backend({"model_name": "m", "litellm_params": params}).open(kit.ask()))
+    assert len(provider.asked) == 1
+
+
+async def test_an_anthropic_model_that_is_not_to_stream(lab: Any, kit: Any) -> None:
+    """The attempt says whether it streams, and not the client's body."""
+    message = {"id": "msg_1", "type": "message", "role": "assistant", "model": "served", "stop_reason": "end_turn"}
+    whole = {**message, "content": [{"type": "text", "text": "a"}], "usage": {"input_tokens": 1, "output_tokens": 1}}
+    provider = await lab.provider(lambda _: kit.reply(json.dumps(whole).encode(), content_type="application/json"))
+    backend = lab.backend({**kit.entry("anthropic/claude-x", provider.url), "stream": False})
+    stream = await backend.open(kit.ask("anthropic", stream=True))
+    assert {chunk.id for chunk in await kit.collect(stream)} == {"msg_1"}
+    assert not provider.asked[0].body.get("stream")
 
 
 async def test_without_a_credential_nothing_is_sent(lab: Any, kit: Any, monkeypatch: Any) -> None:
