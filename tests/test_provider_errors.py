@@ -241,7 +241,8 @@ CHUNK = {"id": "c", "choices": [{"index": 0, "delta": {"role": "assistant", "con
 MESSAGE = {"id": "msg", "type": "message", "role": "assistant", "model": "x", "content": [], "stop_reason": None}
 EVENTS: list[dict[str, Any]] = [
     {"type": "message_start", "message": {**MESSAGE, "stop_sequence": None, "usage": {"input_tokens": 1, "output_tokens": 1}}},
-    {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": "a"}},
+    {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}},
+    {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": "a"}},
     {"type": "content_block_stop", "index": 0},
     {"type": "message_delta", "delta": {"stop_reason": "end_turn", "stop_sequence": None}, "usage": {"output_tokens": 1}},
     {"type": "message_stop"},

@@ -106,10 +106,10 @@ def _plan_openai(engine: Engine, deployment: Deployment, call: BackendCall, cred
     if messages := params.get("messages"):
         params["messages"] = for_backend(messages, signed=deployment.provider in known.GEMINI_HOSTS)
     timeout = max(engine.settings.first_chunk_timeout, engine.settings.stall_timeout)
-    if (way := way_of(engine.litellm, deployment)) is not None:
+    if (way := way_of(engine.litellm, deployment, credential)) is not None:
         foreign = call.request.wire != "openai"
         arguments = own_arguments(deployment, params, way=way, converted=foreign, credential=credential, timeout=timeout)
-        rewrite = openai_rewrite(own_fields(params, converted=foreign)) if way.way != "extra_body" else None
+        rewrite = openai_rewrite(own_fields(params, converted=foreign)) if way.name != "extra_body" else None
         return Plan(deployment=deployment, arguments=arguments, rewrite=rewrite, ignored=ignored)
     arguments = openai_arguments(deployment, params, credential=credential, stream=True, timeout=timeout)
     if deployment.provider in known.OTHER_WIRES:
@@ -155,7 +155,7 @@ def _client(engine: Engine, attempt: Plan) -> tuple[Any, Any]:
         handler = engine.pool.handler(rewrite=attempt.rewrite, ssl_verify=attempt.deployment.params.get("ssl_verify"))
         return handler, handler
     if attempt.rewrite is not None:
-        return sdk_client(engine.litellm, engine.pool, attempt.arguments, attempt.rewrite)
+        return sdk_client(engine.litellm, engine.pool, attempt.arguments, attempt.rewrite, azure=provider == "azure")
     return None, None
 
 

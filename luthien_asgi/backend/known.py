@@ -185,10 +185,13 @@ OTHER_WIRES: Final = frozenset(
 """Providers whose API is not OpenAI's: a parameter that LiteLLM cannot map for them is refused, not passed on as it is."""
 
 
+WayName = Literal["client", "handler", "extra_body"]
+
+
 class OwnBody(NamedTuple):
     """How a request body of ours gets past LiteLLM's mapping to a provider of OpenAI's wire, and why it should."""
 
-    way: Literal["client", "handler", "extra_body"]
+    way: WayName
     """In the SDK's client that LiteLLM is given, in LiteLLM's handler, or in `extra_body`."""
     why: str
 
@@ -198,7 +201,7 @@ _OWN_SERVER: Final = "a server that one runs oneself, made to be called as OpenA
 OWN_BODY: Final[Mapping[str, OwnBody]] = MappingProxyType(
     {
         "openai": OwnBody("client", "OpenAI, and the servers that are configured under its name"),
-        "azure": OwnBody("extra_body", "OpenAI's models; LiteLLM makes the client, with Azure's tokens, and keeps it"),
+        "azure": OwnBody("extra_body", "OpenAI's models; in the client where a key and an endpoint are all there is"),
         "hosted_vllm": OwnBody("handler", "vLLM takes OpenAI's bodies, and its own fields beside them"),
         "litellm_proxy": OwnBody("client", "a gateway for the same bodies, which maps them itself"),
         "llamafile": OwnBody("client", _OWN_SERVER),

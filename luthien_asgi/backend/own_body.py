@@ -11,14 +11,16 @@ from the other format LiteLLM keeps the name of `max_tokens`, which is `max_comp
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from luthien_asgi.backend import known
 from luthien_asgi.backend.arguments import minimal_arguments, stream_options
+from luthien_asgi.backend.azure import plain_azure
 from luthien_asgi.backend.models import Deployment
 from luthien_asgi.backend.rewrite import ATTEMPT
 
-__all__ = ["own_arguments", "own_fields", "way_of"]
+__all__ = ["Way", "own_arguments", "own_fields", "way_of"]
 
 _MAPPING_ASKED_FOR: Final = frozenset({"additional_drop_params", "cache_control_injection_points", "drop_params"})
 _NAMED_BY_LITELLM: Final = frozenset({"max_tokens"})
@@ -27,10 +29,22 @@ _LITELLMS_OWN: Final = frozenset({"messages", "metadata"})
 """Names that mean something else as arguments of LiteLLM."""
 
 
-def way_of(litellm: Any, deployment: Deployment) -> known.OwnBody | None:  # noqa: ANN401
+@dataclass(frozen=True, slots=True)
+class Way:
+    """How a body of ours reaches the provider."""
+
+    name: known.WayName
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    """What LiteLLM is called with for it."""
+
+
+def way_of(litellm: Any, deployment: Deployment, credential: str | None) -> Way | None:  # noqa: ANN401
     """Return how a body of ours reaches the provider, or None where LiteLLM's mapping is wanted."""
-    wanted = any(deployment.params.get(name) for name in _MAPPING_ASKED_FOR) or litellm.drop_params
-    return None if wanted else known.OWN_BODY.get(deployment.provider)
+    row = known.OWN_BODY.get(deployment.provider)
+    if row is None or litellm.drop_params or any(deployment.params.get(name) for name in _MAPPING_ASKED_FOR):
+        return None
+    azure = plain_azure(litellm, deployment, credential) if deployment.provider == "azure" else None
+    return Way(row.way) if azure is None else Way("client", azure.arguments())
 
 
 def own_fields(params: Mapping[str, Any], *, converted: bool) -> dict[str, Any]:
@@ -42,7 +56,7 @@ def own_arguments(
     deployment: Deployment,
     params: Mapping[str, Any],
     *,
-    way: known.OwnBody,
+    way: Way,
     converted: bool,
     credential: str | None,
     timeout: float,
@@ -59,7 +73,8 @@ def own_arguments(
         arguments |= {name: params[name] for name in _NAMED_BY_LITELLM if name in params}
     if options := stream_options(deployment, params.get("stream_options")):
         arguments["stream_options"] = options
-    if way.way == "extra_body":
+    arguments |= way.arguments
+    if way.name == "extra_body":
         arguments["extra_body"] = _extra_body(deployment, own_fields(params, converted=converted))
     return arguments
 

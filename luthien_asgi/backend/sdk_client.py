@@ -16,9 +16,9 @@ Deliberate differences from the client that LiteLLM makes:
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping
-from functools import cache
-from typing import Any
+from collections.abc import Callable, Hashable, Mapping
+from functools import cache, partial
+from typing import Any, Final
 
 from luthien_asgi import jsontext
 from luthien_asgi.backend.capture import HandlerPool, Rewrite, bounded
@@ -27,28 +27,48 @@ from luthien_asgi.errors import BackendError
 
 __all__ = ["sdk_client"]
 
+_NO_KEY: Final = "-"
+"""A template has no credential: it may be used with several."""
 
-def sdk_client(litellm: Any, pool: HandlerPool, arguments: Mapping[str, Any], rewrite: Rewrite) -> tuple[Any, Any]:  # noqa: ANN401
+
+def sdk_client(
+    litellm: Any,  # noqa: ANN401
+    pool: HandlerPool,
+    arguments: Mapping[str, Any],
+    rewrite: Rewrite,
+    *,
+    azure: bool,
+) -> tuple[Any, Any]:
     """Return a client for one call of `acompletion`, and the keeper of its response: of the SDK only what the call needs.
 
     Raises `BackendError` where no credential is configured.
     """
-    base, key, organization = _credentials(litellm, arguments)
+    key, identity, make = (_azure if azure else _openai)(litellm, arguments)
     if key is None:
         raise BackendError("no credential is configured for this model", status=401)
     connections = pool.client(ssl_verify=arguments.get("ssl_verify"))
     if arguments["stream"]:
-        template = pool.kept(
-            (base, organization), lambda: Template(base_url=base, organization=organization, http_client=connections)
-        )
+        deployment = arguments["model"] if azure else None
+        template = pool.kept(identity, lambda: Template(make(api_key=_NO_KEY, http_client=connections), deployment=deployment))
         client = StreamingClient(template, api_key=key, pool=connections, rewrite=rewrite)
         return client, client
     keeper = _call_client()(connections, rewrite)
-    openai = importlib.import_module("openai")
-    sdk = openai.AsyncOpenAI(
-        api_key=key, base_url=base, organization=organization, http_client=keeper, max_retries=0, timeout=arguments["timeout"]
-    )
-    return sdk, keeper
+    return make(api_key=key, http_client=keeper, timeout=arguments["timeout"]), keeper
+
+
+def _openai(litellm: Any, arguments: Mapping[str, Any]) -> tuple[str | None, Hashable, Callable[..., Any]]:  # noqa: ANN401
+    """Return the key, what tells one client from another, and what makes one."""
+    base, key, organization = _credentials(litellm, arguments)
+    sdk = importlib.import_module("openai").AsyncOpenAI
+    return key, (base, organization), partial(sdk, base_url=base, organization=organization, max_retries=0)
+
+
+def _azure(_: Any, arguments: Mapping[str, Any]) -> tuple[str | None, Hashable, Callable[..., Any]]:  # noqa: ANN401
+    """Return the same for Azure; the arguments have all of it (see `luthien_asgi.backend.azure`)."""
+    endpoint, version = arguments["api_base"], arguments["api_version"]
+    sdk = importlib.import_module("openai").AsyncAzureOpenAI
+    make = partial(sdk, azure_endpoint=endpoint, api_version=version, max_retries=0)
+    return arguments["api_key"], (endpoint, version, arguments["model"]), make
 
 
 def _credentials(litellm: Any, arguments: Mapping[str, Any]) -> tuple[str | None, str | None, str | None]:  # noqa: ANN401

@@ -14,31 +14,36 @@ Deliberate differences from the SDK's client:
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Mapping
 from typing import Any, Final, Self
+from urllib.parse import quote
 
 from luthien_asgi import jsontext
 from luthien_asgi.backend.capture import Rewrite, bounded
 
 __all__ = ["StreamingClient", "Template"]
 
-_NO_KEY: Final = "-"
 _PATH: Final = b"chat/completions"
 _FIRST_TRY: Final = {"x-stainless-retry-count": "0"}
 
 
 class Template:
-    """Where the SDK sends chat completions for one address and organization, and with which headers but the credential."""
+    """Where the SDK sends chat completions for one address and organization, and with which headers but the credential.
 
-    def __init__(self, *, base_url: str | None, organization: str | None, http_client: Any) -> None:  # noqa: ANN401 - httpx
-        sdk = importlib.import_module("openai").AsyncOpenAI(
-            api_key=_NO_KEY, base_url=base_url, organization=organization, http_client=http_client, max_retries=0
-        )
-        self.url = sdk.base_url.copy_with(raw_path=sdk.base_url.raw_path + _PATH)
+    `sdk` is a client of the SDK; `deployment` is Azure's, in whose address the model is.
+    """
+
+    def __init__(self, sdk: Any, *, deployment: str | None = None) -> None:  # noqa: ANN401
+        path = _PATH if deployment is None else b"deployments/%s/%s" % (quote(deployment, safe="").encode(), _PATH)
+        self.url = sdk.base_url.copy_with(raw_path=sdk.base_url.raw_path + path)
         self.query: Mapping[str, Any] = sdk.default_query
         headers = {name.lower(): value for name, value in sdk.default_headers.items() if isinstance(value, str)}
         self.headers: Mapping[str, str] = {**headers, **_FIRST_TRY}
+        self._key_header, self._scheme = ("authorization", "Bearer ") if deployment is None else ("api-key", "")
+
+    def headers_with(self, key: str) -> dict[str, str]:
+        """Return the headers with a credential."""
+        return {**self.headers, self._key_header: f"{self._scheme}{key}"}
 
 
 class StreamingClient:
@@ -60,7 +65,7 @@ class StreamingClient:
         """Send the request, rewritten, and keep the response, unread. Raises `httpx.HTTPStatusError` for an error status."""
         timeout = data.pop("timeout", None)
         extra_headers, query, extra_body = (data.pop(f"extra_{name}", None) or {} for name in ("headers", "query", "body"))
-        headers = {**self._template.headers, "authorization": f"Bearer {self._api_key}"}
+        headers = self._template.headers_with(self._api_key)
         headers |= {name.lower(): value for name, value in extra_headers.items() if isinstance(value, str)}
         url, body, headers = self._rewrite(str(self._template.url), {**data, **extra_body}, headers)
         self.rewrote = True

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from luthien_asgi.backend import known
+from luthien_asgi.backend.azure import plain_azure
 from luthien_asgi.backend.model_table import without_unknown
 from luthien_asgi.backend.models import read_deployment
 from luthien_asgi.backend.recover import recover
@@ -210,7 +211,7 @@ LIMIT = (
 )
 
 
-@pytest.mark.parametrize("model", ["openai/gpt-4o", "hosted_vllm/x"])
+@pytest.mark.parametrize("model", ["openai/gpt-4o", "azure/gpt-4o", "hosted_vllm/x"])
 async def test_an_error_that_litellm_makes_an_answer_of_stays_one(lab: Any, kit: Any, model: Any) -> None:
     """A limit too small for a single token: LiteLLM invents an empty answer, we say what the provider said."""
     body = json.dumps({"error": {"message": LIMIT, "type": "invalid_request_error", "param": None, "code": None}}).encode()
@@ -220,7 +221,7 @@ async def test_an_error_that_litellm_makes_an_answer_of_stays_one(lab: Any, kit:
     assert (caught.value.status, caught.value.message, caught.value.type) == (400, LIMIT, "invalid_request_error")
 
 
-@pytest.mark.parametrize("model", ["openai/gpt-4o", "hosted_vllm/x"])
+@pytest.mark.parametrize("model", ["openai/gpt-4o", "azure/o1", "hosted_vllm/x"])
 async def test_a_whole_answer_is_read_from_the_providers_own_bytes(lab: Any, kit: Any, model: Any) -> None:
     """`stream: false` in the model's settings, whatever the client says: a field that LiteLLM has no name for comes through."""
     message = {"role": "assistant", "content": None, "refusal": "no"}
@@ -251,14 +252,57 @@ async def test_an_endless_error_body_is_cut_for_the_sdk_too(lab: Any, kit: Any) 
     await kit.soon(provider.hung_up.wait())
 
 
-@pytest.mark.parametrize("model", ["azure/gpt-4o", "perplexity/sonar"])
-async def test_half_a_surrogate_pair_is_refused_where_it_cannot_be_sent(lab: Any, kit: Any, model: Any) -> None:
+@pytest.mark.parametrize(("model", "params"), [("azure/gpt-4o", {"api_version": "preview"}), ("perplexity/sonar", {})])
+async def test_half_a_surrogate_pair_is_refused_where_it_cannot_be_sent(lab: Any, kit: Any, model: Any, params: Any) -> None:
     """LiteLLM's own client writes UTF-8, which has no bytes for it: a 400 that says so, and no call."""
     provider = await lab.provider(lambda _: kit.reply())
     with pytest.raises(RequestError, match="surrogate") as caught:
-        await lab.calling(model, provider.url).open(kit.ask(messages=[{"role": "user", "content": "\ud83d"}]))
+        await lab.calling(model, provider.url, **params).open(kit.ask(messages=[{"role": "user", "content": "\ud83d"}]))
     assert caught.value.status == 400
     assert provider.asked == []
+
+
+@pytest.mark.parametrize("model", ["azure/o1", "azure/o4-mini"])
+async def test_a_model_that_litellm_would_not_stream_is_streamed(lab: Any, kit: Any, model: Any) -> None:
+    """LiteLLM's table has Azure's reasoning models without streaming, and would make a stream of a whole answer."""
+    asked, _ = await sent(lab, kit, model, kit.ask(stream=True))
+    assert asked.body["stream"] is True
+
+
+PLAIN = {"api_base": "https://x.openai.azure.com", "api_key": "k", "api_version": "2024-10-21"}
+
+
+@pytest.mark.parametrize(
+    ("model", "params", "environment", "plain"),
+    [
+        ("azure/d", PLAIN, {}, True),
+        ("azure/d", {"api_base": PLAIN["api_base"]}, {"AZURE_API_KEY": "k"}, True),
+        ("azure/d", {}, {"AZURE_API_KEY": "k", "AZURE_API_BASE": "https://x"}, True),
+        ("azure/d", {}, {}, False),
+        ("azure/d", {**PLAIN, "api_key": None}, {}, False),
+        ("azure/d", {**PLAIN, "api_version": "preview"}, {}, False),
+        ("azure/d", {**PLAIN, "api_base": "https://x/openai/deployments/d"}, {}, False),
+        ("azure/d", {**PLAIN, "api_base": "https://gateway.ai.cloudflare.com/v1/a/b"}, {}, False),
+        ("azure/o_series/d", PLAIN, {}, False),
+        ("azure/d", {**PLAIN, "azure_ad_token": "t"}, {}, False),
+        ("azure/d", {**PLAIN, "tenant_id": "t", "client_id": "c", "client_secret": "s"}, {}, False),
+        ("azure/d", PLAIN, {"AZURE_OPENAI_AD_TOKEN": "t"}, False),
+    ],
+)
+async def test_when_azure_is_called_without_litellms_client(
+    monkeypatch: Any, model: Any, params: Any, environment: Any, plain: Any
+) -> None:
+    """An endpoint, a key and a dated version, and nothing else that LiteLLM would act on."""
+    from luthien_asgi.backend import hygiene
+
+    for name in ("AZURE_API_KEY", "AZURE_API_BASE", "AZURE_OPENAI_API_KEY", "AZURE_AD_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    deployment = read_deployment({"model_name": "m", "litellm_params": {"model": model, **params}}, where="x")
+    found = plain_azure(await hygiene.load(), deployment, None)
+    assert (found is not None) is plain
+    assert found is None or (found.key, found.model) == ("k", "d")
 
 
 def test_a_missing_package_is_named() -> None:
