@@ -117,8 +117,9 @@ def known_of(name: str) -> list[Mapping[str, str]]:
 
 def reason_for(result: Result, known: Sequence[Mapping[str, str]]) -> Mapping[str, str] | None:
     """Return the entry that a failure is known by."""
-    said = {"file": result.file, "test": result.test, "says": result.message}
-    matching = (entry for entry in known if all(fnmatchcase(text, entry[name]) for name, text in said.items()))
+    said = {"test": result.test, "says": result.message}
+    of_file = (entry for entry in known if entry["file"] == result.file)
+    matching = (entry for entry in of_file if all(fnmatchcase(text, entry[name]) for name, text in said.items()))
     return next(matching, None)
 
 
@@ -136,7 +137,8 @@ def judge(name: str, results: Sequence[Result], console: Console) -> bool:
         console.print(
             f"  {count:4} FAILED: {message[:500]}\n       {', '.join(tests)}", highlight=False, markup=False, soft_wrap=True
         )
-    stale = [entry for entry in known if not any(reason is entry for reason in failed.values())]
+    files = {result.file for result in results}
+    stale = [entry for entry in known if entry["file"] in files and not any(reason is entry for reason in failed.values())]
     for entry in stale:
         console.print(f"  known, and fails no longer: {entry['file']} {entry['test']}", highlight=False, markup=False)
     return not unknown and not stale

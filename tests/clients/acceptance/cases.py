@@ -21,6 +21,7 @@ __all__ = [
     "APIS",
     "DENIAL",
     "SCENARIOS",
+    "SIGNATURE",
     "Case",
     "Scenario",
     "cases",
@@ -44,14 +45,20 @@ _MODELS: Final = {
     ("anthropic", "openai"): "claude-opus-4-6",
     ("openai", "openai"): "gpt-4.1",
     ("openai", "anthropic"): "gpt-4o",
+    ("responses", "openai"): "gpt-5.5",
+    ("responses", "anthropic"): "gpt-5.5-claude",
 }
-"""Names by the client's family and the backend: each client is given a model that it knows, whatever is behind it."""
+"""Names by what the client speaks and the backend: each client is given a model that it knows, whatever is behind it."""
 DEPLOYMENTS: Final[Mapping[str, str]] = {
     "claude-sonnet-5": "anthropic/claude-sonnet-5",
     "claude-opus-4-6": "openai/gpt-4.1",
     "gpt-4.1": "openai/gpt-4.1",
     "gpt-4o": "anthropic/claude-sonnet-5",
+    "gpt-5.5": "openai/gpt-4.1",
+    "gpt-5.5-claude": "anthropic/claude-sonnet-5",
 }
+SIGNATURE: Final = "c2lnbmVk"
+"""What an Anthropic backend signs its thinking with."""
 _MARKED: Final = re.compile(r"@@([\w.-]+):([^@]+)@@")
 _SHELLS: Final = ("Bash", "exec_command", "shell_command", "shell", "run_command")
 
@@ -102,7 +109,7 @@ class Case:
     @property
     def model(self) -> str:
         """The model name that the client asks for."""
-        return _MODELS["anthropic" if self.api == "anthropic" else "openai", self.backend]
+        return _MODELS[APIS[self.api], self.backend]
 
     @property
     def prompt(self) -> str:
@@ -168,7 +175,7 @@ def _thoughts(request: ProviderRequest) -> list[Thinking]:
     """Think as a model of each wire does: Anthropic's when it was asked to, others as they like."""
     asked = (request.body.get("thinking") or {}).get("type") in {"enabled", "adaptive"}
     thinks = asked if request.wire == "anthropic" else True
-    return [Thinking("The user wants ", "a command.", signature="c2lnbmVk")] if thinks else []
+    return [Thinking("The user wants ", "a command.", signature=SIGNATURE)] if thinks else []
 
 
 def _arguments(schema: Mapping[str, Any], command: str) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from acceptance.cases import DENIAL, Case, commands_in, offered_tool, wire_of
+from acceptance.cases import DENIAL, SIGNATURE, Case, commands_in, offered_tool, wire_of
 from acceptance.clients import Outcome
 from acceptance.gateway import CLIENT_KEY
 from acceptance.wiretap import Exchange
@@ -88,6 +88,7 @@ def _provider(case: Case, requests: Sequence[ProviderRequest]) -> Iterator[str]:
     turns = [request for request in requests if offered_tool(request.body)]
     if len(turns) != case.scenario.turns:
         yield f"the provider got {len(turns)} requests, not {case.scenario.turns}"
+    yield from _kept_thinking(case, turns)
     for request in requests:
         if request.wire != case.backend:
             yield f"the provider was asked in the {request.wire} wire"
@@ -95,6 +96,13 @@ def _provider(case: Case, requests: Sequence[ProviderRequest]) -> Iterator[str]:
             yield f"the provider's history is not accepted: {complaint}"
         if CLIENT_KEY in f"{request.headers}{request.body}":
             yield "the client's key reached the provider"
+
+
+def _kept_thinking(case: Case, turns: Sequence[ProviderRequest]) -> Iterator[str]:
+    """Check that signed thinking came back to the provider that signed it, where the client's format can carry it."""
+    carries = case.backend == "anthropic" and case.api != "openai-chat"
+    if carries and len(turns) > 1 and turns[0].body.get("thinking") and SIGNATURE.encode() not in turns[1].content:
+        yield "the thinking that the provider signed did not come back to it"
 
 
 def _notes(outcome: Outcome, exchanges: Sequence[Exchange]) -> Iterator[str]:
