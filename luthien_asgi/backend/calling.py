@@ -94,7 +94,8 @@ def plan(engine: Engine, deployment: Deployment, call: BackendCall, *, extra: Ma
     if extra:
         # A Router learns of failures through LiteLLM's callbacks, which `no-log` would silence.
         arguments.pop("no-log", None)
-    planned = replace(planned, arguments=arguments, secrets=secrets_of(deployment, call.credential))
+    key = arguments.get("api_key") or ""  # one that was found in the environment is not among the deployment's
+    planned = replace(planned, arguments=arguments, secrets=(*secrets_of(deployment, call.credential), key))
     return planned if deployment.stream else planned.without_streaming("the model's setting")
 
 

@@ -305,6 +305,19 @@ async def test_when_azure_is_called_without_litellms_client(
     assert found is None or (found.key, found.model) == ("k", "d")
 
 
+async def test_a_key_of_azures_in_the_environment_is_not_shown(lab: Any, kit: Any, monkeypatch: Any) -> None:
+    """Whatever name LiteLLM found it under."""
+    monkeypatch.delenv("AZURE_API_KEY", raising=False)
+    monkeypatch.setenv("AZURE_OPENAI_API_KEY", "0123456789abcdef0123")
+    body = json.dumps({"error": {"message": "bad key 0123456789abcdef0123", "code": "401"}}).encode()
+    provider = await lab.provider(lambda _: kit.reply(body, status=401, content_type="application/json"))
+    backend = lab.backend({"model_name": "m", "litellm_params": {"model": "azure/d", "api_base": provider.url}})
+    with pytest.raises(BackendError, match="bad key") as caught:
+        await backend.open(kit.ask())
+    assert provider.asked[0].headers["api-key"] == "0123456789abcdef0123"
+    assert "0123456789abcdef" not in caught.value.message + json.dumps(caught.value.raw)
+
+
 def test_a_missing_package_is_named() -> None:
     """What LiteLLM would import for a call is not a fault of the provider."""
     error = RuntimeError("wrapped")
