@@ -18,7 +18,7 @@ from luthien_asgi.opening import BackendOpening
 from luthien_asgi.orchestrator import PolicyOrchestrator
 from luthien_asgi.queues import End, Failed, Terminal
 from luthien_asgi.recorder import Ending, Transaction
-from luthien_asgi.request import ChatRequest
+from luthien_asgi.request import ChatRequest, api_of
 from luthien_asgi.responses import send_json
 from luthien_asgi.telemetry import backend_attributes, report_end
 
@@ -147,7 +147,7 @@ class Completion:
 
     def _headers(self, backend: Mapping[str, str]) -> dict[str, str]:
         exchange = self.exchange
-        same_wire = backend if self.target.wire == exchange.wire.name else {}
+        same_wire = backend if self.target.wire == api_of(exchange.wire.name) else {}
         headers = exchange.wire.response_headers(same_wire, request_id=exchange.id)
         headers["x-luthien-transaction"] = exchange.id
         if self.log.ignored:

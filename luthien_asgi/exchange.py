@@ -21,7 +21,7 @@ from luthien_asgi.hooks import HookCaller, PolicyPlan
 from luthien_asgi.orchestrator import Message, Scope, Send
 from luthien_asgi.policy import Deny
 from luthien_asgi.recorder import Begin, Transaction, TransactionRecorder, VerdictRecord
-from luthien_asgi.request import ChatRequest
+from luthien_asgi.request import ChatRequest, api_of
 from luthien_asgi.responses import send_error, send_json
 from luthien_asgi.settings import Limits, StreamSettings
 from luthien_asgi.telemetry import Telemetry
@@ -116,7 +116,7 @@ class Exchange:
         """Send an error response in the client's format."""
         headers = self.wire.response_headers(error.headers, request_id=self.id)
         body = self.wire.error_body(error, request_id=headers.get("request-id", self.id))
-        if error.wire != self.wire.name:
+        if error.wire != api_of(self.wire.name):
             headers |= {name: value for name, value in error.headers.items() if name in {"retry-after", "www-authenticate"}}
         await send_error(self.send, error.status, body, {**headers, "x-luthien-transaction": self.id})
 
@@ -138,7 +138,7 @@ class Exchange:
         if target.passthrough and credential is None:
             msg = f"The model {request.model} needs a credential of your own."
             raise ApiError(msg, status=401)
-        if target.passthrough and target.wire != self.wire.name:
+        if target.passthrough and target.wire != api_of(self.wire.name):
             msg = f"The model {request.model} takes your own credential only on its provider's own API."
             raise RequestError(msg, param="model")
         names = _FORWARDED + _OF_ONES_OWN * target.passthrough

@@ -13,10 +13,17 @@ from typing import Any, Literal, Self
 
 from luthien_asgi import jsontext
 from luthien_asgi.request_blocks import Path, RequestBlock, RequestTool, read_blocks, read_tools
+from luthien_asgi.request_items import read_item_tools, read_items
 
-__all__ = ["ChatRequest", "RequestBlock", "RequestTool", "WireName"]
+__all__ = ["ChatRequest", "RequestBlock", "RequestTool", "WireName", "api_of"]
 
-WireName = Literal["openai", "anthropic"]
+WireName = Literal["openai", "anthropic", "responses"]
+"""A client format: OpenAI's chat completions, Anthropic's messages, OpenAI's Responses. No provider is called in the last one."""
+
+
+def api_of(wire: WireName) -> Literal["openai", "anthropic"]:
+    """Return whose API a format belongs to: credentials, headers and errors are the same in its formats."""
+    return "anthropic" if wire == "anthropic" else "openai"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,14 +50,14 @@ class ChatRequest:
 
     @property
     def include_usage(self) -> bool:
-        """Whether the client wants the usage of a streamed answer: OpenAI clients say so, Anthropic clients always do."""
+        """Whether the client wants the usage of a streamed answer: chat completions say so, the other formats always have it."""
         options = self.body.get("stream_options")
-        return self.wire == "anthropic" or (isinstance(options, dict) and bool(options.get("include_usage")))
+        return self.wire != "openai" or (isinstance(options, dict) and bool(options.get("include_usage")))
 
     @property
     def max_tokens(self) -> int | None:
         """The longest answer in tokens, or None where the client left it to the model."""
-        given = (_whole(self.body.get(name)) for name in ("max_completion_tokens", "max_tokens"))
+        given = (_whole(self.body.get(name)) for name in ("max_completion_tokens", "max_tokens", "max_output_tokens"))
         return min((value for value in given if value is not None), default=None)
 
     @property
@@ -63,11 +70,11 @@ class ChatRequest:
 
         All text that the request carries to the model is in one of them, save tool definitions (`tools()`) and other parameters.
         """
-        return list(read_blocks(self.body))
+        return list((read_items if self.wire == "responses" else read_blocks)(self.body))
 
     def tools(self) -> list[RequestTool]:
         """Return the tools that the request offers to the model."""
-        return list(read_tools(self.body))
+        return list((read_item_tools if self.wire == "responses" else read_tools)(self.body))
 
     def with_text(self, block: RequestBlock, text: str) -> Self:
         """Return the request with other text in one block of it, and nothing else changed.

@@ -38,7 +38,7 @@ from luthien_asgi.wire.answers_anthropic import ANTHROPIC_ANSWERS, ANTHROPIC_ERR
 from luthien_asgi.wire.answers_openai import OPENAI_ANSWERS, OPENAI_ERRORS
 from luthien_asgi.wire.error_bodies import anthropic_error, openai_error
 from luthien_asgi.wire.fates import Row, Table
-from luthien_asgi.wire.parameters import ANTHROPIC, OPENAI, Parameter
+from luthien_asgi.wire.parameters import ANTHROPIC, OPENAI, RESPONSES, Parameter
 from luthien_asgi.wire.parts_anthropic import ANTHROPIC_PARTS
 from luthien_asgi.wire.parts_openai import OPENAI_PARTS
 from luthien_asgi.wire.thinking import BUDGETS, EFFORT_IN_ADAPTIVE
@@ -120,6 +120,7 @@ GENERATED: Final = {
         "openai answers": lambda: fates(OPENAI_ANSWERS),
         "anthropic errors": lambda: fates(ANTHROPIC_ERRORS),
         "openai errors": lambda: fates(OPENAI_ERRORS),
+        "responses parameters": lambda: parameters(RESPONSES),
         "efforts": efforts,
         "finish reasons": lambda: reasons(STOP_REASON_OF_FINISH_REASON, ["`finish_reason` of the backend", "`stop_reason`"]),
         "stop reasons": lambda: reasons(FINISH_REASON_OF_STOP_REASON, ["`stop_reason` of the backend", "`finish_reason`"]),

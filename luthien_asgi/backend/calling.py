@@ -24,6 +24,7 @@ from typing import Any
 from luthien_asgi import jsontext
 from luthien_asgi.backend import known
 from luthien_asgi.backend.arguments import allow_unlisted, minimal_arguments, openai_arguments, secrets_of, visible
+from luthien_asgi.backend.bridge import NOTE, takes_bridge, with_bridge
 from luthien_asgi.backend.capture import HandlerPool, Rewrite, raw_response
 from luthien_asgi.backend.foreign import check_foreign
 from luthien_asgi.backend.model_table import check_chat, is_adaptive, supported_params, without_unknown
@@ -86,7 +87,8 @@ class Plan:
 
 def plan(engine: Engine, deployment: Deployment, call: BackendCall, *, extra: Mapping[str, Any]) -> Plan:
     """Return the first attempt. Raises `RequestError` for a request that the provider's wire has no words for."""
-    check_chat(engine.litellm, deployment)
+    if deployment.provider not in known.BRIDGED_PROVIDERS:
+        check_chat(engine.litellm, deployment)
     credential = call.credential if deployment.passthrough else None
     shape = partial(_plan_anthropic if deployment.wire == "anthropic" else _plan_openai, engine, deployment, call, credential)
     planned: Plan = shape()
@@ -102,11 +104,19 @@ def plan(engine: Engine, deployment: Deployment, call: BackendCall, *, extra: Ma
 def _plan_openai(engine: Engine, deployment: Deployment, call: BackendCall, credential: str | None) -> Plan:
     is_claude = deployment.provider in known.CLAUDE_HOSTS and "claude" in deployment.model
     extras = deployment.provider in known.TOP_K_PROVIDERS
-    converted = to_openai(call.request, extras=extras, keep_thinking=is_claude, keep_cache_control=is_claude)
+    converted = to_openai(
+        call.request,
+        extras=extras,
+        keep_thinking=is_claude,
+        keep_cache_control=is_claude,
+        custom_tools=deployment.provider in known.CUSTOM_TOOL_PROVIDERS,
+    )
     params, ignored = without_unknown(engine.litellm, deployment, converted)
     if messages := params.get("messages"):
         params["messages"] = for_backend(messages, signed=deployment.provider in known.GEMINI_HOSTS)
     timeout = max(engine.settings.first_chunk_timeout, engine.settings.stall_timeout)
+    if bridged := _plan_bridge(engine, deployment, params, ignored, credential=credential, timeout=timeout):
+        return bridged
     if (way := way_of(engine.litellm, deployment, credential)) is not None:
         foreign = call.request.wire != "openai"
         arguments = own_arguments(deployment, params, way=way, converted=foreign, credential=credential, timeout=timeout)
@@ -118,6 +128,26 @@ def _plan_openai(engine: Engine, deployment: Deployment, call: BackendCall, cred
     else:
         allow_unlisted(arguments, supported_params(engine.litellm, deployment))
     return Plan(deployment=deployment, arguments=arguments, ignored=ignored)
+
+
+def _plan_bridge(
+    engine: Engine,
+    deployment: Deployment,
+    params: Mapping[str, Any],
+    ignored: Sequence[str],
+    *,
+    credential: str | None,
+    timeout: float,
+) -> Plan | None:
+    """Return the attempt for a model of the Responses API, None for one of chat completions."""
+    if deployment.provider not in known.BRIDGED_PROVIDERS:
+        return None
+    arguments = openai_arguments(deployment, params, credential=credential, stream=True, timeout=timeout)
+    if not takes_bridge(engine.litellm, deployment, arguments):
+        check_chat(engine.litellm, deployment)
+        return None
+    allow_unlisted(arguments, supported_params(engine.litellm, deployment))
+    return Plan(deployment=deployment, arguments=with_bridge(arguments), ignored=ignored, notes=(NOTE,))
 
 
 def _plan_anthropic(engine: Engine, deployment: Deployment, call: BackendCall, credential: str | None) -> Plan:

@@ -8,7 +8,9 @@ from typing import Final, Literal, NamedTuple
 
 __all__ = [
     "BARE_MODELS",
+    "BRIDGED_PROVIDERS",
     "CLAUDE_HOSTS",
+    "CUSTOM_TOOL_PROVIDERS",
     "GEMINI_HOSTS",
     "HANDLER_PROVIDERS",
     "KEYLESS_PROVIDERS",
@@ -154,6 +156,12 @@ CLAUDE_HOSTS: Final = frozenset({"bedrock", "vertex_ai", "vertex_ai_beta"})
 
 GEMINI_HOSTS: Final = frozenset({"gemini", "vertex_ai", "vertex_ai_beta"})
 """Providers of Gemini, which wants its thought signatures back."""
+
+BRIDGED_PROVIDERS: Final = frozenset({"azure", "openai"})
+"""Providers whose Responses API is called, by LiteLLM's bridge, for models that are offered there only."""
+
+CUSTOM_TOOL_PROVIDERS: Final = frozenset({"azure", "openai"})
+"""Providers whose models take custom tools, whose input is free text."""
 
 OTHER_WIRES: Final = frozenset(
     {

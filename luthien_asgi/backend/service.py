@@ -17,6 +17,7 @@ from luthien_asgi.backend.models import Deployment, ModelTable, from_router, not
 from luthien_asgi.backend.protocol import BackendCall, BackendStream, Target
 from luthien_asgi.chunks import ChunkFactory
 from luthien_asgi.errors import ApiError, ConfigError, RequestError
+from luthien_asgi.request import api_of
 from luthien_asgi.settings import Limits, StreamSettings
 
 __all__ = ["LiteLLMBackend"]
@@ -135,7 +136,7 @@ def _engine(litellm: Any, settings: StreamSettings, limits: Limits) -> Any:  # n
 def _check_credential(deployment: Deployment, call: BackendCall) -> None:
     if not deployment.passthrough:
         return
-    if call.request.wire != deployment.wire:
+    if api_of(call.request.wire) != deployment.wire:
         raise RequestError("a credential of yours goes only to a provider of the format that you speak", status=403)
     if not call.credential:
         raise RequestError("this model needs a credential of yours, and the request has none", status=401)

@@ -147,6 +147,8 @@ class IterationSource:
         self._identity: dict[str, Any] = {}
         if (log := getattr(wrapper, "logging_obj", None)) is not None:
             log._on_deferred_stream_complete = _nothing  # noqa: SLF001 - difference 3
+            # The bridge to the Responses API would begin its log entry all the same, and never await it.
+            log.dispatch_success_handlers = _no_entry
 
     async def read(self) -> Batch:
         """Take LiteLLM's next chunk apart."""
@@ -175,6 +177,10 @@ class IterationSource:
 
 
 async def _nothing(*_: object, **__: object) -> None:
+    return None
+
+
+def _no_entry(*_: object, **__: object) -> None:
     return None
 
 

@@ -1,4 +1,4 @@
-"""What both request parsers check alike. Every complaint is a `RequestError` whose `param` is the path of the field."""
+"""What the request parsers check alike. Every complaint is a `RequestError` whose `param` is the path of the field."""
 
 from __future__ import annotations
 
@@ -11,7 +11,18 @@ from luthien_asgi.request import WireName
 from luthien_asgi.settings import Limits
 from luthien_asgi.wire.parameters import PARAMETERS, Shape, has_shape, shape_words, why_unknown
 
-__all__ = ["check_messages", "check_parameters", "check_parts", "expect", "optional", "read_object", "refuse", "required"]
+__all__ = [
+    "check_messages",
+    "check_model",
+    "check_parameters",
+    "check_parts",
+    "check_tools",
+    "expect",
+    "optional",
+    "read_object",
+    "refuse",
+    "required",
+]
 
 _KIND_WORDS: Final[Mapping[type, str]] = {
     str: "a string",
@@ -74,18 +85,23 @@ def check_parameters(body: Mapping[str, Any], wire: WireName) -> None:
             expect(value, PARAMETERS[wire][name].shape, name)
 
 
-def check_messages(body: Mapping[str, Any], roles: Sequence[str], *, limits: Limits) -> list[tuple[str, Mapping[str, Any]]]:
-    """Check model, messages and the number of tools; return the messages with their paths."""
+def check_model(body: Mapping[str, Any]) -> None:
+    """Refuse a request that names no model."""
     required(body, "model", "text")
     if not body["model"].strip():
         refuse("model", "must name a model")
+
+
+def check_messages(body: Mapping[str, Any], roles: Sequence[str], *, limits: Limits) -> list[tuple[str, Mapping[str, Any]]]:
+    """Check model, messages and the number of tools; return the messages with their paths."""
+    check_model(body)
     required(body, "messages", "list")
     messages = body["messages"]
     if not messages:
         refuse("messages", "must hold at least one message")
     if len(messages) > limits.messages:
         refuse("messages", f"holds {len(messages)} messages, more than {limits.messages} (messages)")
-    _check_tools(body, limits=limits)
+    check_tools(body, limits=limits)
     found = [(f"messages[{place}]", message) for place, message in enumerate(messages)]
     for at, message in found:
         expect(message, "object", at)
@@ -104,15 +120,22 @@ def check_size(messages: Sequence[tuple[str, Any]], *, limits: Limits) -> None:
         refuse("messages", f"hold {parts} content parts, more than {limits.parts} (parts)")
 
 
-def _check_tools(body: Mapping[str, Any], *, limits: Limits) -> None:
+def check_tools(body: Mapping[str, Any], *, limits: Limits) -> None:
+    """Refuse too many tools, those in a namespace counted one by one, and tools that are no objects."""
     for field in ("tools", "functions"):
         tools = body.get(field) or []
-        if len(tools) > limits.tools:
-            refuse(field, f"holds {len(tools)} tools, more than {limits.tools} (tools)")
+        number = sum(len(_inner_tools(tool)) or 1 for tool in tools)
+        if number > limits.tools:
+            refuse(field, f"holds {number} tools, more than {limits.tools} (tools)")
         for place, tool in enumerate(tools):
             expect(tool, "object", f"{field}[{place}]")
             optional(tool, "type", "text", f"{field}[{place}]")
             optional(tool, "name", "text", f"{field}[{place}]")
+
+
+def _inner_tools(tool: Any) -> Sequence[Any]:  # noqa: ANN401 - JSON
+    inner = tool.get("tools") if isinstance(tool, dict) else None
+    return inner if isinstance(inner, list) else ()
 
 
 def check_parts(content: Any, at: str, fields: Mapping[str, Sequence[tuple[str, Shape]]]) -> None:  # noqa: ANN401

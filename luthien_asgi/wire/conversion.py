@@ -21,7 +21,7 @@ from luthien_asgi.wire.parts_openai import OPENAI_PARTS
 __all__ = ["PARTS", "Converted", "Draft", "Handler", "inexpressible", "unconverted", "walk"]
 
 PARTS: Final[Mapping[str, Table]] = {"openai": OPENAI_PARTS, "anthropic": ANTHROPIC_PARTS}
-"""What is below the parameters, by the client's format."""
+"""What is below the parameters, by the client's format; the conversion of Responses requests looks for itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +97,8 @@ def walk(
 
 
 def _settle_parts(draft: Draft, name: str, value: Any, keep: frozenset[str]) -> None:  # noqa: ANN401
-    for found in PARTS[draft.request.wire].survey(value, name, name):
+    table = PARTS.get(draft.request.wire)
+    for found in table.survey(value, name, name) if table is not None else ():
         if found.row is None or found.row.fate is Fate.REFUSED:
             inexpressible(found.at, found.reason)
         if found.row.name not in keep:

@@ -25,7 +25,7 @@ def estimate_tokens(request: ChatRequest) -> int:
     text = sum(len(block.text) + len(block.name) for block in blocks)
     text += sum(len(jsontext.dumps(request.body[field])) for field in ("tools", "functions") if request.body.get(field))
     attached = sum(_attachment(block) for block in blocks)
-    messages = request.body.get("messages")
+    messages = request.body.get("input" if request.wire == "responses" else "messages")
     framing = _MESSAGE * len(messages) if isinstance(messages, list) else 0
     return max(1, text // _CHARACTERS + attached + framing)
 

@@ -13,13 +13,31 @@ from luthien_asgi.wire.error_bodies import openai_error
 from luthien_asgi.wire.openai_encoder import OpenAIEncoder
 from luthien_asgi.wire.response_headers import pass_headers
 
-__all__ = ["OpenAIWire"]
+__all__ = ["OpenAIAnswers", "OpenAIWire"]
 
 _HEADERS: Final = frozenset({"apim-request-id", "retry-after", "retry-after-ms", "x-ms-region", "x-request-id", "x-should-retry"})
 _PREFIXES: Final = ("openai-", "x-ratelimit-")
 
 
-class OpenAIWire:
+class OpenAIAnswers:
+    """What is the same in every format of the OpenAI API: errors, headers, models."""
+
+    def error_body(self, error: ApiError, *, request_id: str) -> dict[str, Any]:
+        """Return `{"error": {message, type, param, code}}`. The request id of this format is a header."""
+        del request_id
+        return {"error": openai_error(error)}
+
+    def response_headers(self, headers: Mapping[str, str], *, request_id: str) -> dict[str, str]:
+        """Return the provider's OpenAI headers, and `x-request-id` whatever it sent."""
+        return {"x-request-id": request_id, **pass_headers(headers, names=_HEADERS, prefixes=_PREFIXES)}
+
+    def models_body(self, models: Sequence[str], *, created: int) -> dict[str, Any]:
+        """Return the list of models; `created` is in seconds since 1970."""
+        data = [{"id": model, "object": "model", "created": created, "owned_by": "luthien_asgi"} for model in models]
+        return {"object": "list", "data": data}
+
+
+class OpenAIWire(OpenAIAnswers):
     """What an OpenAI client sends and expects."""
 
     name: WireName = "openai"
@@ -35,17 +53,3 @@ class OpenAIWire:
     def encoder(self, request: ChatRequest, *, settings: StreamSettings, id: str, created: int) -> OpenAIEncoder:  # noqa: A002
         """Return an encoder for the answer; it collects where the client asked for one body."""
         return OpenAIEncoder(request, settings=settings, id=id, created=created, collect=not request.stream)
-
-    def error_body(self, error: ApiError, *, request_id: str) -> dict[str, Any]:
-        """Return `{"error": {message, type, param, code}}`. The request id of this format is a header."""
-        del request_id
-        return {"error": openai_error(error)}
-
-    def response_headers(self, headers: Mapping[str, str], *, request_id: str) -> dict[str, str]:
-        """Return the provider's OpenAI headers, and `x-request-id` whatever it sent."""
-        return {"x-request-id": request_id, **pass_headers(headers, names=_HEADERS, prefixes=_PREFIXES)}
-
-    def models_body(self, models: Sequence[str], *, created: int) -> dict[str, Any]:
-        """Return the list of models; `created` is in seconds since 1970."""
-        data = [{"id": model, "object": "model", "created": created, "owned_by": "luthien_asgi"} for model in models]
-        return {"object": "list", "data": data}

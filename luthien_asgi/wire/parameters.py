@@ -1,10 +1,13 @@
 """Every request parameter that clients may send, and what becomes of it when the backend speaks the other format.
 
-Strategy: two tables, one a client format; a parameter that is in neither is refused by name. On the same wire a parameter goes
+Strategy: three tables, one a client format; a parameter that is in neither is refused by name. On the same wire a parameter goes
 on as it was received (save those with `accepted=False`). Across wires its row says: *mapped* to another field, *carried* under
 the same name, *refused* with a 400 that names it, *ignored* with notice (only what does not change what the answer means), or
 *handled* here. A value that says what is the default anyway is `neutral`: nothing is lost by leaving it out. What is below a
 parameter that is mapped has rows of its own, in `wire.parts_openai` and `wire.parts_anthropic`.
+
+No provider is called in the Responses format. Its rows say what a request becomes as chat completions, and where the provider
+speaks Anthropic's format, the rows of chat completions say what follows.
 
 The rows are checked against the request types of openai-python 2.54 and anthropic-python 2.11 by a test.
 """
@@ -20,7 +23,7 @@ from luthien_asgi.request import WireName
 from luthien_asgi.wire.control_names import is_control_name
 from luthien_asgi.wire.fates import Fate
 
-__all__ = ["ANTHROPIC", "OPENAI", "OPENAI_OWN", "PARAMETERS", "Fate", "Parameter", "Shape", "has_shape", "why_unknown"]
+__all__ = ["ANTHROPIC", "OPENAI", "OPENAI_OWN", "PARAMETERS", "RESPONSES", "Fate", "Parameter", "Shape", "has_shape", "why_unknown"]
 
 
 Shape = Literal["text", "flag", "whole", "number", "list", "object", "text or list", "text or object", "anything"]
@@ -236,7 +239,65 @@ ANTHROPIC: Final = _table(
 )
 """Parameters of `POST /v1/messages` (beta ones included), and what becomes of them at an OpenAI backend."""
 
-PARAMETERS: Final[Mapping[WireName, Mapping[str, Parameter]]] = MappingProxyType({"openai": OPENAI, "anthropic": ANTHROPIC})
+_STORED: Final = "nothing is stored here; send the whole conversation as `input`"
+
+RESPONSES: Final = _table(
+    Parameter("background", "flag", _REFUSED, "nothing is stored here that an answer could be fetched from", (False,)),
+    Parameter("client_metadata", "object", _IGNORED, "what a client says about itself to OpenAI (Codex)", ({},)),
+    Parameter("context_management", "list", _REFUSED, "compaction runs at OpenAI", ([],)),
+    Parameter("conversation", "text or object", _REFUSED, _STORED),
+    Parameter(
+        "include",
+        "list",
+        _MAPPED,
+        "log probabilities become logprobs; encrypted reasoning is given where there is some; the rest is of OpenAI's tools",
+        ([],),
+    ),
+    Parameter("input", "text or list", _MAPPED, "messages; consecutive items of the assistant become one message"),
+    Parameter("instructions", "text", _MAPPED, "a system message, the first one"),
+    Parameter("max_output_tokens", "whole", _MAPPED, "max_completion_tokens"),
+    Parameter("max_tool_calls", "whole", _IGNORED, "bounds the calls of tools that run at OpenAI, and there are none"),
+    Parameter("metadata", "object", _HANDLED, "labels of the response object, where the client finds them again"),
+    Parameter("model", "text", _CARRIED, "model"),
+    Parameter("moderation", "object", _REFUSED, "a check that the client counts on, and whose result has no place elsewhere"),
+    Parameter("parallel_tool_calls", "flag", _MAPPED, "parallel_tool_calls, where there are tools", (True,)),
+    Parameter("previous_response_id", "text", _REFUSED, _STORED),
+    Parameter("prompt", "object", _REFUSED, "prompts are stored at OpenAI"),
+    Parameter("prompt_cache_key", "text", _CARRIED, "prompt_cache_key"),
+    Parameter("prompt_cache_options", "object", _CARRIED, "prompt_cache_options"),
+    Parameter("prompt_cache_retention", "text", _CARRIED, "prompt_cache_retention"),
+    Parameter(
+        "reasoning",
+        "object",
+        _MAPPED,
+        "reasoning_effort; a mode other than standard is refused; which summary is asked for is ignored with notice",
+        ({},),
+    ),
+    Parameter("safety_identifier", "text", _CARRIED, "safety_identifier"),
+    Parameter("service_tier", "text", _CARRIED, "service_tier"),
+    Parameter("store", "flag", _REFUSED, "nothing is stored here; leave it out or send false", (False,)),
+    Parameter("stream", "flag", _CARRIED, "stream"),
+    Parameter("stream_options", "object", _HANDLED, "obfuscation is not added"),
+    Parameter("temperature", "number", _CARRIED, "temperature"),
+    Parameter("text", "object", _MAPPED, "response_format and verbosity", ({},)),
+    Parameter("tool_choice", "text or object", _MAPPED, "tool_choice"),
+    Parameter("tools", "list", _MAPPED, "tools; those that run at OpenAI are refused, web search is left out with notice", ([],)),
+    Parameter("top_logprobs", "whole", _MAPPED, "logprobs and top_logprobs", (0,)),
+    Parameter("top_p", "number", _CARRIED, "top_p"),
+    Parameter(
+        "truncation",
+        "text",
+        _IGNORED,
+        "what is dropped from a conversation that is too long; here it is the provider's error",
+        ("disabled",),
+    ),
+    Parameter("user", "text", _CARRIED, "user"),
+)
+"""Parameters of `POST /v1/responses`, and what becomes of them as parameters of chat completions."""
+
+PARAMETERS: Final[Mapping[WireName, Mapping[str, Parameter]]] = MappingProxyType(
+    {"openai": OPENAI, "anthropic": ANTHROPIC, "responses": RESPONSES}
+)
 
 
 def why_unknown(name: str, wire: WireName) -> str | None:

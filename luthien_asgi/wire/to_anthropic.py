@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from luthien_asgi.request import ChatRequest
 from luthien_asgi.wire.conversion import Converted, Draft, Handler, inexpressible, walk
+from luthien_asgi.wire.from_responses import from_responses
 from luthien_asgi.wire.thinking import BUDGETS, EFFORT_IN_ADAPTIVE, MIN_BUDGET
 from luthien_asgi.wire.to_anthropic_messages import ConversationWriter
 from luthien_asgi.wire.unsigned import signed_only
@@ -24,11 +25,18 @@ def to_anthropic(
 ) -> Converted:
     """Return a request as the body of the Messages API; one of the Anthropic format as it is, unsigned thinking apart.
 
+    One of the Responses format becomes one of chat completions on the way.
+
     `default_max_tokens`: for a request without a limit. `adaptive_thinking`: the model takes `thinking: adaptive` with an effort
     and no budget. Raises `RequestError` that names what the Messages API has no words for.
     """
     if request.wire == "anthropic":
         return signed_only(request)
+    if request.wire == "responses":
+        chat = from_responses(request, custom_tools=False, keep_thinking=True, rich_results=True)
+        with chat.naming():
+            further = to_anthropic(chat.request, default_max_tokens=default_max_tokens, adaptive_thinking=adaptive_thinking)
+        return chat.merged(further)
     draft = Draft(request)
     walk(draft, HANDLERS)
     writer = _write_messages(draft)

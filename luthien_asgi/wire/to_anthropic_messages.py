@@ -39,6 +39,7 @@ _ORDER: Final[Mapping[str, Mapping[str, int]]] = {
     "user": {"tool_result": -1},
     "assistant": {"thinking": -1, "redacted_thinking": -1, "tool_use": 1},
 }
+_THINKING: Final = frozenset({"thinking", "redacted_thinking"})
 
 
 @dataclass(slots=True)
@@ -93,7 +94,7 @@ class ConversationWriter:
         if self.messages[0]["role"] == "assistant":
             self.messages.insert(0, {"role": "user", "content": [{"type": "text", "text": _OPENING}]})
         for message in self.messages:
-            order = _ORDER[message["role"]]
+            order = _order_in(message)
             message["content"].sort(key=lambda block, order=order: order.get(block["type"], 0))
 
     def tool_names(self) -> list[str]:
@@ -220,6 +221,12 @@ _PARTS: Final[Mapping[str, Callable[[ConversationWriter, Mapping[str, Any], str]
     "image_url": ConversationWriter._image,  # noqa: SLF001
     "file": ConversationWriter._file,  # noqa: SLF001
 }
+
+
+def _order_in(message: Mapping[str, Any]) -> Mapping[str, int]:
+    """Return the order of a message's blocks. Thinking that opens its turn stays where it is: the API refuses moved thinking."""
+    opens = message["content"][0]["type"] in _THINKING
+    return {"tool_use": 1} if opens else _ORDER[message["role"]]
 
 
 def _text(text: Any) -> Iterator[Block]:  # noqa: ANN401 - JSON

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from luthien_asgi.request import ChatRequest
 from luthien_asgi.wire.conversion import Converted, Draft, Handler, inexpressible, unconverted, walk
+from luthien_asgi.wire.from_responses import from_responses
 from luthien_asgi.wire.thinking import effort_of_budget
 from luthien_asgi.wire.to_openai_messages import MessageWriter
 
@@ -17,9 +18,14 @@ _DEFAULT_CHOICES: Final = ("auto", "none")
 
 
 def to_openai(
-    request: ChatRequest, *, extras: bool = False, keep_thinking: bool = False, keep_cache_control: bool = False
+    request: ChatRequest,
+    *,
+    extras: bool = False,
+    keep_thinking: bool = False,
+    keep_cache_control: bool = False,
+    custom_tools: bool = True,
 ) -> Converted:
-    """Return a request as OpenAI parameters; one of the OpenAI format as it is.
+    """Return a request as OpenAI parameters; one of chat completions as it is, one of Responses by `wire.from_responses`.
 
     `extras`: the backend takes `top_k` beside OpenAI's own parameters. `keep_thinking` and `keep_cache_control`: it is a Claude
     behind LiteLLM (Bedrock, Vertex), which takes `thinking`, the thinking of earlier turns as `thinking_blocks`, and cache marks
@@ -28,6 +34,8 @@ def to_openai(
     """
     if request.wire == "openai":
         return unconverted(request)
+    if request.wire == "responses":
+        return from_responses(request, custom_tools=custom_tools, keep_thinking=keep_thinking).converted
     draft = Draft(request)
     writer = MessageWriter(draft, keep_thinking=keep_thinking, keep_cache_control=keep_cache_control)
     kept = frozenset([*["cache_control"] * keep_cache_control, *["messages[].content[].thinking"] * keep_thinking])

@@ -11,13 +11,15 @@ from anthropic.types import message_create_params as anthropic_params
 from anthropic.types.beta import message_count_tokens_params as anthropic_count
 from anthropic.types.beta import message_create_params as anthropic_beta
 from openai.types.chat import completion_create_params as openai_params
+from openai.types.responses import response_create_params as responses_params
 
 from luthien_asgi.errors import RequestError
 from luthien_asgi.request import ChatRequest
+from luthien_asgi.wire import from_responses as responses_module
 from luthien_asgi.wire import to_anthropic as anthropic_module
 from luthien_asgi.wire import to_openai as openai_module
 from luthien_asgi.wire.conversion import Converted
-from luthien_asgi.wire.parameters import ANTHROPIC, OPENAI, OPENAI_OWN, Fate, Parameter, has_shape, why_unknown
+from luthien_asgi.wire.parameters import ANTHROPIC, OPENAI, OPENAI_OWN, RESPONSES, Fate, Parameter, has_shape, why_unknown
 from luthien_asgi.wire.to_anthropic import to_anthropic
 from luthien_asgi.wire.to_openai import to_openai
 
@@ -112,6 +114,31 @@ ANTHROPIC_MAPPED: Mapping[str, Mapping[str, Any]] = {
     "tool_choice": {"tool_choice": {"type": "function", "function": {"name": "f"}}, "parallel_tool_calls": False},
     "tools": {"tools": [{"type": "function", "function": FUNCTION}]},
 }
+FLAT = {"type": "function", **FUNCTION}
+RESPONSES_SAMPLES: Mapping[str, Any] = {
+    "background": True,
+    "include": ["message.output_text.logprobs", "reasoning.encrypted_content"],
+    "input": [USER],
+    "parallel_tool_calls": False,
+    "reasoning": {"effort": "low", "summary": "auto"},
+    "store": True,
+    "text": {"format": {"type": "json_schema", "name": "answer", "schema": SCHEMA, "strict": True}, "verbosity": "low"},
+    "tool_choice": {"type": "function", "name": "f"},
+    "tools": [FLAT],
+    "truncation": "auto",
+}
+RESPONSES_MAPPED: Mapping[str, Mapping[str, Any]] = {
+    "include": {"logprobs": True},
+    "input": {"messages": [USER]},
+    "instructions": {"messages": [{"role": "system", "content": "x"}, USER]},
+    "max_output_tokens": {"max_completion_tokens": 7},
+    "parallel_tool_calls": {"parallel_tool_calls": False},
+    "reasoning": {"reasoning_effort": "low"},
+    "text": {"response_format": FORMAT, "verbosity": "low"},
+    "tool_choice": {"tool_choice": {"type": "function", "function": {"name": "f"}}},
+    "tools": {"tools": [{"type": "function", "function": FUNCTION}]},
+    "top_logprobs": {"logprobs": True, "top_logprobs": 7},
+}
 BY_SHAPE: Mapping[str, Any] = {
     "text": "x",
     "flag": True,
@@ -141,12 +168,18 @@ def from_anthropic(name: str, value: Any) -> Converted:
     )
 
 
+def from_responses(name: str, value: Any) -> Converted:
+    tools = {"tools": [FLAT]} if name in NEEDS_TOOLS else {}
+    return to_openai(ChatRequest(wire="responses", body={"model": "m", "input": "hi", **tools, name: value}))
+
+
 NEEDS_TOOLS = {"tool_choice", "parallel_tool_calls", "function_call"}
 ROWS = [
     *((from_openai, row, OPENAI_SAMPLES, OPENAI_MAPPED) for row in OPENAI.values()),
     *((from_anthropic, row, ANTHROPIC_SAMPLES, ANTHROPIC_MAPPED) for row in ANTHROPIC.values()),
+    *((from_responses, row, RESPONSES_SAMPLES, RESPONSES_MAPPED) for row in RESPONSES.values()),
 ]
-IDS = [f"{'openai' if case[0] is from_openai else 'anthropic'}-{case[1].name}" for case in ROWS]
+IDS = [f"{case[0].__name__}-{case[1].name}" for case in ROWS]
 
 
 def fields_of(*types: type) -> set[str]:
@@ -158,6 +191,13 @@ def test_every_parameter_of_the_openai_sdk_is_in_the_table() -> None:
     sdk = fields_of(openai_params.CompletionCreateParamsNonStreaming, openai_params.CompletionCreateParamsStreaming)
     assert len(sdk) > 30
     assert sdk == OPENAI_OWN
+
+
+def test_every_parameter_of_the_responses_sdk_is_in_the_table() -> None:
+    """And one more: what Codex says about itself."""
+    sdk = fields_of(responses_params.ResponseCreateParamsNonStreaming, responses_params.ResponseCreateParamsStreaming)
+    assert len(sdk) > 28
+    assert RESPONSES.keys() == sdk | {"client_metadata"}
 
 
 def test_every_parameter_of_the_anthropic_sdk_is_in_the_table() -> None:
@@ -177,6 +217,7 @@ def test_a_function_stands_behind_every_mapped_row_and_behind_no_other() -> None
     """The table and the conversions cannot drift apart."""
     assert anthropic_module.HANDLERS.keys() == {row.name for row in OPENAI.values() if row.fate is Fate.MAPPED}
     assert openai_module.HANDLERS.keys() == {row.name for row in ANTHROPIC.values() if row.fate is Fate.MAPPED}
+    assert responses_module.HANDLERS.keys() == {row.name for row in RESPONSES.values() if row.fate is Fate.MAPPED}
 
 
 @pytest.mark.parametrize(("convert", "row", "samples", "mapped"), ROWS, ids=IDS)
@@ -206,7 +247,7 @@ def test_the_conversion_does_what_the_row_says(convert: Any, row: Parameter, sam
 def test_a_value_that_says_nothing_leaves_no_trace(convert: Any, row: Parameter, samples: Any, mapped: Any) -> None:
     """`null`, and what equals the other format's default, converts like an absent field: no 400, no notice."""
     del samples, mapped
-    if row.name in {"messages", "model", "max_tokens"}:
+    if row.name in {"input", "messages", "model", "max_tokens"}:
         return
     without = convert("stream", None)
     for value in (None, *row.neutral):
@@ -234,7 +275,7 @@ def test_clearing_thinking_is_ignored_with_notice() -> None:
 
 def test_every_row_gives_its_reason() -> None:
     """No row without a note, no name in the table under another."""
-    for table in (OPENAI, ANTHROPIC):
+    for table in (OPENAI, ANTHROPIC, RESPONSES):
         assert all(row.note and name == row.name for name, row in table.items())
 
 
@@ -248,9 +289,10 @@ def test_names_of_no_row_and_headers_are_refused() -> None:
     assert why_unknown("stop", "anthropic")
 
 
-@pytest.mark.parametrize("wire", ["openai", "anthropic"])
+@pytest.mark.parametrize("wire", ["openai", "anthropic", "responses"])
 def test_a_field_of_no_row_is_not_dropped_by_a_conversion(wire: Any) -> None:
     """A field that a policy put there is refused by name rather than lost."""
-    request = ChatRequest(wire=wire, body={"model": "m", "max_tokens": 1, "messages": [USER], "odd": 1})
+    messages = {"input": [USER]} if wire == "responses" else {"messages": [USER]}
+    request = ChatRequest(wire=wire, body={"model": "m", **messages, "odd": 1})
     with pytest.raises(RequestError, match="odd"):
-        (to_anthropic if wire == "openai" else to_openai)(request)
+        (to_openai if wire == "anthropic" else to_anthropic)(request)
