@@ -23,6 +23,7 @@ from luthien_asgi.telemetry import Telemetry, default_telemetry
 from luthien_asgi.wire.anthropic import AnthropicWire
 from luthien_asgi.wire.openai import OpenAIWire
 from luthien_asgi.wire.protocol import WireFormat
+from luthien_asgi.wire.responses import ResponsesWire
 
 __all__ = ["LuthienMiddleware", "Paths"]
 
@@ -33,7 +34,7 @@ Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
-_Route = Literal["chat", "messages", "count_tokens", "models", "model", "health"]
+_Route = Literal["chat", "messages", "responses", "count_tokens", "models", "model", "health"]
 
 
 class _Unset:
@@ -49,6 +50,7 @@ class Paths:
 
     chat: str | None = "/v1/chat/completions"
     messages: str | None = "/v1/messages"
+    responses: str | None = "/v1/responses"
     count_tokens: str | None = "/v1/messages/count_tokens"
     models: str | None = None
     """`GET /v1/models`, and `GET /v1/models/{model}` below it, is opted into: an app may have models of its own to show."""
@@ -59,6 +61,7 @@ class Paths:
         named: tuple[tuple[_Route, str, str | None], ...] = (
             ("chat", "POST", self.chat),
             ("messages", "POST", self.messages),
+            ("responses", "POST", self.responses),
             ("count_tokens", "POST", self.count_tokens),
             ("models", "GET", self.models),
             ("health", "GET", self.health),
@@ -124,7 +127,11 @@ class LuthienMiddleware:
             settings=settings,
             limits=limits if limits is not None else Limits(),
         )
-        self._wires: dict[str, WireFormat] = {"openai": OpenAIWire(), "anthropic": AnthropicWire()}
+        self._wires: dict[str, WireFormat] = {
+            "openai": OpenAIWire(),
+            "anthropic": AnthropicWire(),
+            "responses": ResponsesWire(),
+        }
         self._resources = _Resources(self._services)
         self._streams = 0
 
@@ -271,6 +278,8 @@ def _wire_of(route: _Route, headers: MutableMapping[str, str]) -> str:
     """The format of an answer: the route's, or where both clients use one path, the one that the caller's headers show."""
     if route in {"messages", "count_tokens"}:
         return "anthropic"
+    if route == "responses":
+        return "responses"
     anthropic = "anthropic-version" in headers or ("x-api-key" in headers and "authorization" not in headers)
     return "anthropic" if route in {"models", "model"} and anthropic else "openai"
 

@@ -43,12 +43,17 @@ from luthien_asgi.testing import (
 )
 from luthien_asgi.testing.chunk_builders import role, text_chunk
 
-OPENAI, ANTHROPIC = "/v1/chat/completions", "/v1/messages"
-PATHS = [OPENAI, ANTHROPIC]
+OPENAI, ANTHROPIC, RESPONSES = "/v1/chat/completions", "/v1/messages", "/v1/responses"
+PATHS = [OPENAI, ANTHROPIC, RESPONSES]
 
 
 def body(**fields: Any) -> dict[str, Any]:
     return {"model": "scripted", "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 100, "stream": True} | fields
+
+
+def asked(path: str, **fields: Any) -> dict[str, Any]:
+    """Return a body in the format of a path."""
+    return {"model": "scripted", "input": "Hi", "stream": True} | fields if path == RESPONSES else body(**fields)
 
 
 class Behind:
@@ -95,11 +100,24 @@ async def test_an_anthropic_client_gets_its_stream() -> None:
     assert accumulate_anthropic(got.body).body["content"] == [{"type": "text", "text": "Hello"}]
 
 
+async def test_a_responses_client_gets_its_stream() -> None:
+    """Events with names and numbers in a row, one response.completed at the end."""
+    app, _, recorder = make()
+    got = await ASGIDriver(app).fetch("POST", RESPONSES, json=asked(RESPONSES))
+    events = [json.loads(event.data or "") for event in sse_events(got.body)]
+    assert [event.event for event in sse_events(got.body)] == [event["type"] for event in events]
+    assert [event["sequence_number"] for event in events] == list(range(len(events)))
+    assert [event["type"] for event in events if "completed" in event["type"]] == ["response.completed"]
+    assert events[-1]["response"]["output"][0]["content"][0]["text"] == "Hello"
+    assert got.headers["x-request-id"]
+    assert recorder.begun[0].wire == "responses"
+
+
 @pytest.mark.parametrize("path", PATHS)
 async def test_a_client_that_does_not_stream_gets_one_body(path: str) -> None:
     """The same blocks as JSON, with a content-length."""
     app, backend, recorder = make()
-    got = await ASGIDriver(app).fetch("POST", path, json=body(stream=False))
+    got = await ASGIDriver(app).fetch("POST", path, json=asked(path, stream=False))
     assert got.headers["content-type"] == "application/json"
     assert int(got.headers["content-length"]) == len(got.body)
     assert "Hello" in json.dumps(got.json())
@@ -111,6 +129,7 @@ async def test_the_routes_lie_below_root_path_and_only_below_whole_segments() ->
     """A mounted middleware answers below its root; a path that merely begins alike is the app's."""
     app, _, _ = make()
     assert (await ASGIDriver(app, root_path="/llm").fetch("POST", OPENAI, json=body())).status == 200
+    assert (await ASGIDriver(app, root_path="/llm").fetch("POST", RESPONSES, json=asked(RESPONSES))).status == 200
     behind = await ASGIDriver(app).fetch("POST", "/llms" + OPENAI, json=body())
     assert behind.status == 299
 
@@ -122,9 +141,12 @@ async def test_the_paths_are_a_setting() -> None:
     assert (await driver.fetch("POST", "/chat", json=body())).status == 200
     assert (await driver.fetch("POST", OPENAI, json=body())).status == 299
     assert (await driver.fetch("POST", ANTHROPIC, json=body())).status == 299
+    moved, _, _ = make(paths=Paths(responses="/v2/responses", chat=None))
+    assert (await ASGIDriver(moved).fetch("POST", "/v2/responses", json=asked(RESPONSES))).status == 200
+    assert (await ASGIDriver(moved).fetch("POST", RESPONSES, json=asked(RESPONSES))).status == 299
 
 
-@pytest.mark.parametrize("paths", [{"chat": "nope"}, {"chat": "/v1/messages"}])
+@pytest.mark.parametrize("paths", [{"chat": "nope"}, {"chat": "/v1/messages"}, {"chat": "/v1/responses"}])
 def test_paths_that_cannot_be_told_apart_are_refused(paths: dict[str, str]) -> None:
     """Two routes at one path, or a path without its slash, are configuration errors."""
     with pytest.raises(ConfigError):
@@ -132,7 +154,16 @@ def test_paths_that_cannot_be_told_apart_are_refused(paths: dict[str, str]) -> N
 
 
 @pytest.mark.parametrize(
-    ("method", "path"), [("GET", OPENAI), ("OPTIONS", OPENAI), ("HEAD", "/"), ("POST", "/other"), ("GET", "/v1/models")]
+    ("method", "path"),
+    [
+        ("GET", OPENAI),
+        ("OPTIONS", OPENAI),
+        ("GET", RESPONSES),
+        ("POST", RESPONSES + "/resp_1/cancel"),
+        ("HEAD", "/"),
+        ("POST", "/other"),
+        ("GET", "/v1/models"),
+    ],
 )
 async def test_everything_else_reaches_the_app_with_the_same_objects(method: str, path: str) -> None:
     """Other methods and paths are the app's, untouched."""
@@ -221,7 +252,7 @@ def error_of(path: str, got: Any) -> tuple[str, str]:
 async def test_the_backends_refusal_keeps_its_status_and_retry_after(path: str, stream: bool, status: int) -> None:
     """An error before the first byte arrives as that status in the client's error body, and nothing but the error is recorded."""
     app, _, recorder = make([BackendError("no", status=status, headers={"retry-after": "7"})])
-    got = await ASGIDriver(app).fetch("POST", path, json=body(stream=stream))
+    got = await ASGIDriver(app).fetch("POST", path, json=asked(path, stream=stream))
     assert got.status == status
     assert error_of(path, got)[1] == "no"
     assert got.headers["retry-after"] == "7"
@@ -233,7 +264,7 @@ async def test_the_backends_refusal_keeps_its_status_and_retry_after(path: str, 
 async def test_an_error_as_the_first_event_is_a_status_too(path: str) -> None:
     """A 200 whose first event is an error is an error response."""
     app, backend, _ = make([[BackendError("busy", status=529)]])
-    assert (await ASGIDriver(app).fetch("POST", path, json=body())).status == 529
+    assert (await ASGIDriver(app).fetch("POST", path, json=asked(path))).status == 529
     assert backend.streams[0].closed.is_set()
 
 
@@ -260,7 +291,7 @@ async def test_a_bad_body_is_a_clear_400(path: str, content: bytes) -> None:
     assert error_of(path, got)[0] == "invalid_request_error"
     assert backend.calls == []
     assert recorder.begun == []
-    assert (await ASGIDriver(app).fetch("POST", path, json=body())).status == 200
+    assert (await ASGIDriver(app).fetch("POST", path, json=asked(path))).status == 200
 
 
 @pytest.mark.parametrize("path", PATHS)
@@ -280,7 +311,7 @@ async def test_a_policys_refusal_of_the_request_is_a_403_and_no_call(path: str) 
             return Deny("Not here.", "because")
 
     app, backend, recorder = make(policy=Never())
-    got = await ASGIDriver(app).fetch("POST", path, json=body())
+    got = await ASGIDriver(app).fetch("POST", path, json=asked(path))
     assert got.status == 403
     assert error_of(path, got)[1] == "Not here."
     assert backend.calls == []
@@ -322,7 +353,7 @@ async def test_an_unexpected_exception_is_a_500_without_its_text(path: str) -> N
             raise KeyError("secret")
 
     app, _, _ = make(Broken(chunks("x")), auth=None)
-    got = await ASGIDriver(app).fetch("POST", path, json=body())
+    got = await ASGIDriver(app).fetch("POST", path, json=asked(path))
     assert got.status == 500
     assert error_of(path, got)[1]
     assert b"secret" not in got.body
@@ -425,7 +456,7 @@ def test_server_keys_without_auth_are_refused_at_construction() -> None:
 async def test_a_model_that_is_not_configured_is_a_404(path: str) -> None:
     """An unknown model is 404 in the client's format and no transaction."""
     app, _, recorder = make(Spending(chunks("x")), auth=None)
-    got = await ASGIDriver(app).fetch("POST", path, json=body(model="unknown"))
+    got = await ASGIDriver(app).fetch("POST", path, json=asked(path, model="unknown"))
     assert got.status == 404
     assert recorder.begun == []
 
@@ -453,14 +484,19 @@ async def test_only_the_headers_that_belong_to_the_provider_go_on() -> None:
 # --- while it streams -----------------------------------------------------------------------------------------------------------
 
 
+def last_error(stream: bytes) -> str:
+    """Return the message of the error event that ends a stream; a failed response has it inside."""
+    last = json.loads(sse_events(stream)[-1].data or "")
+    return str(last.get("response", last)["error"]["message"])
+
+
 @pytest.mark.parametrize("path", PATHS)
 async def test_an_error_in_mid_stream_is_the_error_event_and_nothing_after_it(path: str) -> None:
     """Delivered text, the error event, neither [DONE] nor message_stop; the record says failed."""
     app, _, recorder = make([[role(), text_chunk("a"), BackendError("The connection broke off.")]])
-    got = await ASGIDriver(app).fetch("POST", path, json=body())
+    got = await ASGIDriver(app).fetch("POST", path, json=asked(path))
     assert got.status == 200
-    last = sse_events(got.body)[-1]
-    assert json.loads(last.data or "")["error"]["message"] == "The connection broke off."
+    assert last_error(got.body) == "The connection broke off."
     assert b"[DONE]" not in got.body
     assert b"message_stop" not in got.body
     assert recorder.ended[0].ending == "failed"
@@ -471,7 +507,7 @@ async def test_an_error_in_mid_stream_is_the_error_event_and_nothing_after_it(pa
 async def test_an_error_in_mid_stream_is_a_5xx_for_a_client_that_does_not_stream(path: str) -> None:
     """Nothing was sent yet, so the failure has a status."""
     app, _, _ = make([[role(), text_chunk("a"), BackendError("broke off")]])
-    assert (await ASGIDriver(app).fetch("POST", path, json=body(stream=False))).status == 502
+    assert (await ASGIDriver(app).fetch("POST", path, json=asked(path, stream=False))).status == 502
 
 
 @pytest.mark.parametrize("path", PATHS)
@@ -479,7 +515,7 @@ async def test_a_slow_backends_answer_is_begun_with_pings_and_then_goes_on(path:
     """After commit_after the status is sent with a ping at once, and the answer follows when it is there."""
     first = asyncio.Event()
     app, _, recorder = make([[first, *chunks("Hello")]], settings=StreamSettings(commit_after=0.01))
-    async with ASGIDriver(app).request("POST", path, json=body()) as response:
+    async with ASGIDriver(app).request("POST", path, json=asked(path)) as response:
         assert response.status == 200
         assert (await response.part() or b"").startswith(b":")
         first.set()
@@ -496,11 +532,11 @@ async def test_a_late_refusal_after_the_beginning_is_the_error_event(path: str) 
     app, _, recorder = make(
         [[first, BackendError("late", status=429)]], settings=StreamSettings(commit_after=0.0, ping_interval=0.01)
     )
-    async with ASGIDriver(app).request("POST", path, json=body()) as response:
+    async with ASGIDriver(app).request("POST", path, json=asked(path)) as response:
         first.set()
         rest = await response.read()
         await response.done()
-    assert json.loads(sse_events(rest)[-1].data or "")["error"]["message"] == "late"
+    assert last_error(rest) == "late"
     assert (recorder.ended[0].ending, recorder.ended[0].status) == ("failed", 200)
 
 
@@ -528,13 +564,13 @@ class Judge(Policy):
         self.errors.append(error)
 
 
-@pytest.mark.parametrize(("path", "ping"), [(OPENAI, b": ping\n\n"), (ANTHROPIC, b"event: ping\n")])
+@pytest.mark.parametrize(("path", "ping"), [(OPENAI, b": ping\n\n"), (ANTHROPIC, b"event: ping\n"), (RESPONSES, b": ping\n\n")])
 async def test_a_client_gets_pings_and_nothing_of_the_block_while_a_judge_holds(path: str, ping: bytes) -> None:
     """Pings have the right shape; the held call comes whole after the verdict."""
     judge = Judge()
     script = chunks("Look:", ToolCall("c1", "bash", '{"a":1}'))
     app, _, _ = make([script], policy=judge, settings=StreamSettings(ping_interval=0.01))
-    async with ASGIDriver(app).request("POST", path, json=body()) as response:
+    async with ASGIDriver(app).request("POST", path, json=asked(path)) as response:
         got = b""
         while ping not in got:
             got += await response.part() or b""
@@ -552,7 +588,7 @@ async def test_a_client_gets_pings_and_nothing_of_the_block_while_a_judge_holds(
 async def left(app: Any, path: str, *, stream: bool, until: asyncio.Event | None = None, parts: int = 0) -> None:
     """Send a request, wait for the phase, leave, and wait until the app has returned."""
     driver = ASGIDriver(app)
-    async with driver.request("POST", path, json=body(stream=stream), wait=False) as response:
+    async with driver.request("POST", path, json=asked(path, stream=stream), wait=False) as response:
         for _ in range(parts):
             await response.part()
         if until is not None:
@@ -670,7 +706,7 @@ class DenyBash(Policy):
 async def test_the_record_has_both_boundaries(path: str, stream: bool) -> None:
     """What the model said, what the client got, the verdict, the usage, the timings, how it ended."""
     app, _, recorder = make([chunks("Look:", ToolCall("c1", "bash", "{}"))], policy=DenyBash())
-    got = await ASGIDriver(app).fetch("POST", path, json=body(stream=stream))
+    got = await ASGIDriver(app).fetch("POST", path, json=asked(path, stream=stream))
     [begin], [end] = recorder.begun, recorder.ended
     assert begin.id == end.id == got.headers["x-luthien-transaction"]
     assert [(str(b.kind), b.text or b.name) for b in end.backend_blocks] == [("text", "Look:"), ("tool_call", "{}")]
@@ -813,7 +849,7 @@ async def test_the_number_of_parts_and_choices_is_bounded() -> None:
     app, _, _ = make(limits=Limits(parts=2, choices=3))
     many = [{"role": "user", "content": [{"type": "text", "text": "x"}] * 3}]
     driver = ASGIDriver(app)
-    for path in PATHS:
+    for path in (OPENAI, ANTHROPIC):
         got = await driver.fetch("POST", path, json=body(messages=many))
         assert (got.status, "parts" in got.json()["error"]["message"]) == (400, True)
     assert (await driver.fetch("POST", OPENAI, json=body(n=4))).status == 400
