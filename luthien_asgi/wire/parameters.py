@@ -23,7 +23,18 @@ from luthien_asgi.request import WireName
 from luthien_asgi.wire.control_names import is_control_name
 from luthien_asgi.wire.fates import Fate
 
-__all__ = ["ANTHROPIC", "OPENAI", "OPENAI_OWN", "PARAMETERS", "RESPONSES", "Fate", "Parameter", "Shape", "has_shape", "why_unknown"]
+__all__ = [
+    "ANTHROPIC",
+    "OPENAI",
+    "OPENAI_OWN",
+    "PARAMETERS",
+    "RESPONSES",
+    "Fate",
+    "Parameter",
+    "Shape",
+    "has_shape",
+    "why_unknown",
+]
 
 
 Shape = Literal["text", "flag", "whole", "number", "list", "object", "text or list", "text or object", "anything"]
