@@ -86,9 +86,8 @@ class LuthienMiddleware:
         policy: What sees and changes requests and answers; None lets everything through.
         recorder: Who keeps the record of each transaction.
         telemetry: Spans and metrics; by default over the OpenTelemetry API where it is installed.
-        auth: Who may ask: `KeyAuth(...)`, or any callable that takes the request's headers and returns a client's name. It has
-        to be
-            given (or `auth=None` written) for a backend that spends keys of yours.
+        auth: Who may ask: `KeyAuth(...)`, or any callable that takes the request's headers and returns a client's name. It has to
+            be given (or `auth=None` written) for a backend that spends keys of yours.
         settings: Bounds of time and size.
         limits: Bounds of what a client may send.
         paths: The paths that are answered.
