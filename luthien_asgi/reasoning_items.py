@@ -5,13 +5,13 @@ it sends back as it was. So one block of thinking is written into it:
 
     luthien.v1.<base64url of {"kind": "thinking", "text": "...", "signature": "..."}>
     luthien.v1.<base64url of {"kind": "redacted_thinking", "signature": "<the data>"}>
-    luthien.v1.<base64url of {"kind": "thought_signature", "signature": "...", "call": "<call_id>"}>
 
 1. The text is in it, not only in the item's `summary`: a client may drop or reformat a summary (Codex does so with `content`),
    and thinking that differs by a byte is refused by the provider that signed it.
 2. It is neither encrypted nor signed by us, and nothing is taken on trust: it is a client's JSON like the rest of the body. A
    policy sees the text, the provider judges the signature, as for a client that speaks Anthropic's format.
-3. Whatever is not of this form, another provider's content among it, decodes to None: the caller leaves it out with notice.
+3. A signature that belongs to a tool call (Gemini's) is not here: it travels in the call's id (`wire.thought_signatures`).
+4. Whatever is not of this form, another provider's content among it, decodes to None: the caller leaves it out with notice.
 """
 
 from __future__ import annotations
@@ -25,22 +25,20 @@ from luthien_asgi import jsontext
 
 __all__ = ["CarriedThinking", "decode", "encode"]
 
-Kind = Literal["thinking", "redacted_thinking", "thought_signature"]
+Kind = Literal["thinking", "redacted_thinking"]
 _PREFIX: Final = "luthien.v1."
 _KINDS: Final = frozenset(get_args(Kind))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CarriedThinking:
-    """One block of thinking, or what a provider signed beside a tool call."""
+    """One block of thinking."""
 
     kind: Kind
     text: str = ""
     """The thinking, for kind `thinking`."""
     signature: str
     """The signature; for `redacted_thinking` the data, as in `blocks.Block.signature`."""
-    call: str = ""
-    """For `thought_signature`: the `call_id` of the tool call that it belongs to."""
 
 
 def encode(thinking: CarriedThinking) -> str:
@@ -62,7 +60,7 @@ def decode(encrypted_content: Any) -> CarriedThinking | None:  # noqa: ANN401 - 
 
 
 def _checked(fields: dict[str, Any]) -> CarriedThinking | None:
-    if fields.keys() - {"kind", "text", "signature", "call"} or not all(isinstance(value, str) for value in fields.values()):
+    if fields.keys() - {"kind", "text", "signature"} or not all(isinstance(value, str) for value in fields.values()):
         return None
     if fields.get("kind") not in _KINDS or not fields.get("signature"):
         return None

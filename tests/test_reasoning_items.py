@@ -26,7 +26,6 @@ def test_thinking_comes_back_bit_exact(text: str, signature: str) -> None:
     "thinking",
     [
         CarriedThinking(kind="redacted_thinking", signature="data"),
-        CarriedThinking(kind="thought_signature", signature="s", call="call_1"),
         CarriedThinking(kind="thinking", signature="only"),
     ],
 )
@@ -60,6 +59,7 @@ def made(value: Any) -> str:
         made({"kind": "thinking", "signature": ""}),
         made({"kind": "other", "signature": "s"}),
         made({"kind": ["thinking"], "signature": "s"}),
+        made({"kind": "thinking", "signature": "s", "call": "c"}),
         made({"kind": "thinking", "signature": 5}),
         made({"kind": "thinking", "signature": "s", "text": None}),
         made({"kind": "thinking", "signature": "s", "api_base": "http://elsewhere"}),

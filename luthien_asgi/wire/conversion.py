@@ -18,7 +18,7 @@ from luthien_asgi.wire.parameters import PARAMETERS
 from luthien_asgi.wire.parts_anthropic import ANTHROPIC_PARTS
 from luthien_asgi.wire.parts_openai import OPENAI_PARTS
 
-__all__ = ["PARTS", "Converted", "Draft", "Handler", "inexpressible", "unconverted", "walk"]
+__all__ = ["PARTS", "Converted", "Draft", "Handler", "inexpressible", "refuse_unknown", "unconverted", "walk"]
 
 PARTS: Final[Mapping[str, Table]] = {"openai": OPENAI_PARTS, "anthropic": ANTHROPIC_PARTS}
 """What is below the parameters, by the client's format; the conversion of Responses requests looks for itself."""
@@ -63,6 +63,13 @@ def inexpressible(param: str, why: str) -> NoReturn:
     raise RequestError(
         f"{param} cannot be expressed for this model's provider: {why}.", param=param, code="unsupported_parameter"
     )
+
+
+def refuse_unknown(holder: Mapping[str, Any], known: frozenset[str], at: str) -> None:
+    """Raise the 400 for a field that is not known, unless it is null."""
+    for name, value in holder.items():
+        if name not in known and value is not None:
+            inexpressible(f"{at}.{name[:50]}", "it is not known here what it means")
 
 
 def unconverted(request: ChatRequest) -> Converted:

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from luthien_asgi.errors import RequestError
 from luthien_asgi.request import ChatRequest
-from luthien_asgi.wire.conversion import Converted, Draft, Handler, inexpressible, walk
+from luthien_asgi.wire.conversion import Converted, Draft, Handler, inexpressible, refuse_unknown, walk
 from luthien_asgi.wire.from_responses_items import ItemWriter
 from luthien_asgi.wire.from_responses_tools import write_tools
 
@@ -179,6 +179,7 @@ def _format(draft: Draft, value: Mapping[str, Any]) -> None:
             draft.params["response_format"] = {"type": "json_object"}
         case "json_schema":
             fields = ("name", "description", "schema", "strict")
+            refuse_unknown(value, frozenset({"type", *fields}), "text.format")
             inner = {name: value[name] for name in fields if value.get(name) is not None}
             draft.params["response_format"] = {"type": "json_schema", "json_schema": inner}
         case other:

@@ -12,6 +12,8 @@ What changes on the way, beside the names:
    neither format takes back what it did not sign.
 6. Items of OpenAI's own tools, compactions, uploads and what the future brings are refused by name. Ids and states of items
    are names of a store that is not here; annotations, log probabilities and the phase of old text are left out with notice.
+7. A field that is not known is refused by name; on what an assistant said, where servers add what they like and clients send it
+   back, it is left out with notice.
 """
 
 from __future__ import annotations
@@ -23,12 +25,32 @@ from typing import Any, Final
 from luthien_asgi import jsontext
 from luthien_asgi.reasoning_items import decode
 from luthien_asgi.request_items import qualified_name
-from luthien_asgi.wire.conversion import Draft, inexpressible
+from luthien_asgi.wire.conversion import Draft, inexpressible, refuse_unknown
 from luthien_asgi.wire.responses_request import type_of_item
 
 __all__ = ["ItemWriter"]
 
 Part = dict[str, Any]
+
+_ITEM: Final = frozenset({"type", "id", "status", "created_by"})
+_CALL: Final = _ITEM | {"call_id", "name", "namespace", "caller"}
+_FIELDS: Final[Mapping[str, frozenset[str]]] = {
+    "message": _ITEM | {"role", "content", "phase"},
+    "reasoning": _ITEM | {"summary", "content", "encrypted_content"},
+    "function_call": _CALL | {"arguments", "parsed_arguments"},
+    "custom_tool_call": _CALL | {"input"},
+    "function_call_output": _CALL | {"output"},
+    "custom_tool_call_output": _CALL | {"output"},
+}
+_PART: Final = frozenset({"type", "prompt_cache_breakpoint"})
+_PART_FIELDS: Final[Mapping[str, frozenset[str]]] = {
+    "input_text": _PART | {"text"},
+    "output_text": _PART | {"text", "annotations", "logprobs", "parsed"},
+    "refusal": _PART | {"refusal"},
+    "input_image": _PART | {"image_url", "file_id", "detail"},
+    "input_file": _PART | {"file_data", "file_id", "file_url", "filename", "detail"},
+}
+"""`parsed` and `parsed_arguments` are helpers of the SDK: the text says it already."""
 
 
 @dataclass(slots=True)
@@ -61,6 +83,8 @@ class ItemWriter:
             inexpressible(f"{at}.caller", "other callers than the model run at OpenAI")
         if item.get("phase") is not None:
             self.draft.ignore("input[].phase")
+        said = kind in {"reasoning", "function_call", "custom_tool_call"} or item.get("role") == "assistant"
+        self._check(item, _FIELDS[kind], at, said=said)
         writer(self, item, at)
 
     def text(self, text: str) -> None:
@@ -73,6 +97,12 @@ class ItemWriter:
         self._hand_over([], "input")
         if not self.messages:
             inexpressible("input", "it holds nothing but reasoning")
+
+    def _check(self, holder: Mapping[str, Any], known: frozenset[str], at: str, *, said: bool) -> None:
+        if not said:
+            refuse_unknown(holder, known, at)
+        elif any(name not in known and value is not None for name, value in holder.items()):
+            self.draft.ignore("input[].*")
 
     def _append(self, message: dict[str, Any], origin: str) -> None:
         self.messages.append(message)
@@ -145,7 +175,7 @@ class ItemWriter:
 
     def _reasoning(self, item: Mapping[str, Any], at: str) -> None:
         carried = decode(item.get("encrypted_content"))
-        if carried is None or not self.keep_thinking or carried.kind == "thought_signature":
+        if carried is None or not self.keep_thinking:
             self.draft.ignore("input[].reasoning")
             return
         self._split_after_text()
@@ -177,6 +207,7 @@ class ItemWriter:
             writer = _PARTS.get(part["type"])
             if writer is None:
                 inexpressible(where, f"parts of type {part['type'][:50]} are not known")
+            self._check(part, _PART_FIELDS[part["type"]], where, said=part["type"] in {"output_text", "refusal"})
             mark = {"prompt_cache_breakpoint": part["prompt_cache_breakpoint"]} if part.get("prompt_cache_breakpoint") else {}
             yield {**writer(self, part, where), **mark}
 

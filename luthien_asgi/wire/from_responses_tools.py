@@ -16,12 +16,17 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from luthien_asgi.request_items import flat_tools, qualified_name
-from luthien_asgi.wire.conversion import Draft, inexpressible
+from luthien_asgi.wire.conversion import Draft, inexpressible, refuse_unknown
 
 __all__ = ["write_tools"]
 
 _WEB_SEARCH: Final = "web_search"
 _MODES: Final = ("auto", "none", "required")
+_TOOL: Final = frozenset({"type", "name", "description", "defer_loading", "allowed_callers"})
+_FUNCTION: Final = _TOOL | {"parameters", "strict", "output_schema"}
+_CUSTOM: Final = _TOOL | {"format"}
+_NAMESPACE: Final = frozenset({"type", "name", "description", "tools"})
+_NAMED: Final = frozenset({"type", "name", "namespace"})
 _FREE_TEXT: Final[Mapping[str, Any]] = {
     "type": "object",
     "properties": {"input": {"type": "string"}},
@@ -46,13 +51,18 @@ def write_tools(draft: Draft, *, custom_tools: bool) -> None:
 
 
 def _tools(draft: Draft, *, custom_tools: bool) -> Iterator[dict[str, Any]]:
+    for place, tool in enumerate(draft.request.body.get("tools") or ()):
+        if isinstance(tool, dict) and tool.get("type") == "namespace":
+            refuse_unknown(tool, _NAMESPACE, f"tools[{place}]")
     for path, tool in flat_tools(draft.request.body):
         at = "".join(f"[{key}]" if isinstance(key, int) else f".{key}" for key in path).lstrip(".")
         kind = str(tool.get("type"))
         if kind == "function":
+            refuse_unknown(tool, _FUNCTION, at)
             _check_options(draft, tool, at)
             yield {"type": "function", "function": _definition(tool, ("description", "parameters", "strict"))}
         elif kind == "custom":
+            refuse_unknown(tool, _CUSTOM, at)
             _check_options(draft, tool, at)
             yield _custom(tool, at) if custom_tools else _as_function(draft, tool, at)
         elif kind.startswith(_WEB_SEARCH):
@@ -111,6 +121,7 @@ def _choice(draft: Draft, given: Any, *, custom_tools: bool) -> Any:  # noqa: AN
         return given if given in _MODES else inexpressible("tool_choice", f"{given[:50]} is not one of {', '.join(_MODES)}")
     if given.get("type") != "allowed_tools":
         return _named(given, "tool_choice", custom_tools=custom_tools)
+    refuse_unknown(given, frozenset({"type", "mode", "tools"}), "tool_choice")
     mode, tools = given.get("mode", "auto"), given.get("tools")
     if mode not in ("auto", "required") or not isinstance(tools, list):
         inexpressible("tool_choice", "allowed_tools have a mode, auto or required, and a list of tools")
@@ -133,5 +144,6 @@ def _named(tool: Any, at: str, *, custom_tools: bool) -> dict[str, Any]:  # noqa
     kind = tool.get("type") if isinstance(tool, dict) else None
     if kind not in ("function", "custom") or not isinstance(tool.get("name"), str):
         inexpressible(at, f"{str(kind)[:50]} is not a choice among functions and custom tools")
+    refuse_unknown(tool, _NAMED, at)
     form = kind if custom_tools else "function"
     return {"type": form, form: {"name": qualified_name(tool["name"], tool.get("namespace"))}}

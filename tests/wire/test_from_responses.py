@@ -270,6 +270,13 @@ def test_without_tools_there_is_no_choice() -> None:
         ({"reasoning": {"odd": 1}}, "reasoning.odd"),
         ({"text": {"odd": 1}}, "text.odd"),
         ({"text": {"format": {"type": "xml"}}}, "text.format.type"),
+        ({"text": {"format": {"type": "json_schema", "name": "n", "schema": {}, "odd": 1}}}, "text.format.odd"),
+        ({"tools": [{**TOOLS[0], "odd": 1}]}, "tools[0].odd"),
+        ({"tools": [{**TOOLS[1], "parameters": {}}]}, "tools[0].parameters"),
+        ({"tools": [{"type": "namespace", "name": "n", "tools": [{**TOOLS[0], "odd": 1}]}]}, "tools[0].tools[0].odd"),
+        ({"tools": [{"type": "namespace", "name": "n", "tools": [], "odd": 1}]}, "tools[0].odd"),
+        ({"tools": TOOLS, "tool_choice": {"type": "function", "name": "f", "odd": 1}}, "tool_choice.odd"),
+        ({"tools": TOOLS, "tool_choice": {"type": "allowed_tools", "mode": "auto", "tools": [], "odd": 1}}, "tool_choice.odd"),
     ],
 )
 def test_what_has_no_words_there_is_refused_by_name(fields: Any, param: str) -> None:
@@ -291,6 +298,9 @@ def test_what_has_no_words_there_is_refused_by_name(fields: Any, param: str) -> 
         (message({"type": "input_image", "file_id": "f"}, role="user"), "input[1].content[0]"),
         (message({"type": "input_file", "file_url": "http://x"}, role="user"), "input[1].content[0].file_url"),
         (message({"type": "input_video"}, role="user"), "input[1].content[0]"),
+        ({**USER, "odd": 1}, "input[1].odd"),
+        ({**OUTPUT, "odd": 1}, "input[1].odd"),
+        (message({"type": "input_text", "text": "x", "odd": 1}, role="user"), "input[1].content[0].odd"),
     ],
 )
 def test_items_and_parts_that_have_no_words_there_are_refused_by_name(item: Any, param: str) -> None:
@@ -322,6 +332,14 @@ def test_what_the_messages_api_refuses_is_named_in_the_clients_words(fields: Any
         to_anthropic(request(**{"input": "hi", **fields}) if "input" not in fields else request(fields["input"]))
     assert (caught.value.status, caught.value.param) == (400, param)
     assert caught.value.message.startswith(param)
+
+
+def test_what_servers_add_to_what_they_say_is_left_out_with_notice() -> None:
+    """Clients send it back as it was; a null says nothing, and what the SDK parsed the text says already."""
+    plain = [{**message({**said("a"), "parsed": {"x": 1}, "odd": None}), "phase": None}, {**CALL, "parsed_arguments": {}}, OUTPUT]
+    assert to_openai(request(plain)).ignored == ()
+    for item in ({**CALL, "odd": 1}, message({**said("a"), "odd": 1}), {**message(said("a")), "odd": 1}):
+        assert to_openai(request([item])).ignored == ("input[].*",)
 
 
 def test_settings_become_those_of_either_backend() -> None:
