@@ -371,3 +371,41 @@ def test_settings_become_those_of_either_backend() -> None:
     assert anthropic.params["output_config"] == {"format": {"type": "json_schema", "schema": SCHEMA}}
     assert anthropic.params["metadata"] == {"user_id": "who"}
     assert anthropic.ignored == ("text.format.description",)
+
+
+def test_a_request_as_codex_sends_it_reaches_either_backend() -> None:
+    """Its second turn: every field that it sends (0.169), with names and texts of our own."""
+    spoken = {"type": "message", "id": "msg_1", "status": "completed", "role": "assistant", "content": [said("Running.")]}
+    function = {"type": "function", "name": "exec_command", "description": "Runs.", "strict": False, "parameters": SCHEMA}
+    body = {
+        "model": "m",
+        "stream": True,
+        "input": [
+            {"type": "message", "id": "msg_0", **message({"type": "input_text", "text": "rules"}, role="developer")},
+            {"type": "message", "id": "msg_2", **message({"type": "input_text", "text": "go"}, role="user")},
+            {**reasoning(SIGNED, "hmm"), "content": []},
+            spoken,
+            {**CALL, "name": "exec_command"},
+            {**OUTPUT, "id": "fco_1"},
+        ],
+        "tools": [
+            function,
+            {"type": "namespace", "name": "agents", "description": "Others.", "tools": [{**function, "name": "close"}]},
+            {"type": "web_search", "external_web_access": True},
+        ],
+        "tool_choice": "auto",
+        "parallel_tool_calls": True,
+        "reasoning": {"effort": "medium", "summary": "auto"},
+        "store": False,
+        "include": ["reasoning.encrypted_content"],
+        "prompt_cache_key": "thread",
+        "client_metadata": {"thread_id": "thread"},
+    }
+    asked = ChatRequest(wire="responses", body=body)
+    chat_form = to_openai(asked)
+    assert [m["role"] for m in chat_form.params["messages"]] == ["system", "user", "assistant", "tool"]
+    assert chat_form.ignored == ("client_metadata", "input[].reasoning", "tools[].web_search")
+    anthropic = to_anthropic(asked)
+    assert [block["type"] for block in anthropic.params["messages"][1]["content"]] == ["thinking", "text", "tool_use"]
+    assert anthropic.params["thinking"] == {"type": "enabled", "budget_tokens": 2048}
+    assert anthropic.ignored == ("client_metadata", "tools[].web_search", "prompt_cache_key")
