@@ -28,14 +28,16 @@ _SUITE: Final = (
     "rich>=14",
 )
 """What the SDKs' own tests need."""
+_PYTHON: Final = ("langchain-anthropic==1.7.7", "langchain-openai==1.7.3", "pydantic-ai-slim[anthropic,openai]==2.68.0")
+"""The clients in Python, which share an environment."""
 PACKAGES: Final[Mapping[str, tuple[str, ...]]] = {
     "claude-code": ("@anthropic-ai/claude-code@2.1.197",),
     "codex": ("@openai/codex@0.169.0",),
     "vercel": ("ai@6.0.326", "@ai-sdk/openai@3.0.141", "@ai-sdk/anthropic@3.0.138"),
-    "pydantic-ai": ("pydantic-ai-slim[anthropic,openai]==2.68.0",),
+    "pydantic-ai": _PYTHON,
+    "langchain": _PYTHON,
     "sdk-openai": ("openai[aiohttp]==2.54.0", *_SUITE),
     "sdk-anthropic": ("anthropic[aiohttp]==2.12.0", "http-snapshot[httpx]==0.1.9", *_SUITE),
-    "langchain": ("langchain-openai==1.7.3", "langchain-anthropic==1.7.7"),
 }
 NODE_CLIENTS: Final = frozenset({"claude-code", "codex", "vercel"})
 
@@ -50,7 +52,8 @@ def install(client: str, *, latest: bool = False) -> Path:
     Raises `MissingError` where node or npm is missing, and `RuntimeError` when an installation fails.
     """
     packages = tuple(map(_unpinned, PACKAGES[client])) if latest else PACKAGES[client]
-    folder = _cache() / (f"{client}-latest" if latest else client)
+    name = "python" if PACKAGES[client] is _PYTHON else client
+    folder = _cache() / (f"{name}-latest" if latest else name)
     mark = folder / ".installed"
     wanted = "\n".join(packages)
     if latest or not mark.is_file() or mark.read_text() != wanted:
@@ -69,21 +72,8 @@ def source(package: str) -> Path:
     unpacked = folder / package.replace("==", "-")
     if not unpacked.is_dir():
         folder.mkdir(parents=True, exist_ok=True)
-        _run(
-            [
-                sys.executable,
-                "-m",
-                "pip",
-                "download",
-                "--quiet",
-                "--no-binary",
-                ":all:",
-                "--no-deps",
-                "--dest",
-                str(folder),
-                package,
-            ]
-        )
+        options = ["--quiet", "--no-binary", ":all:", "--no-deps", "--dest", str(folder)]
+        _run([sys.executable, "-m", "pip", "download", *options, package])
         with tarfile.open(f"{unpacked}.tar.gz") as archive:
             archive.extractall(folder, filter="data")
     return unpacked
@@ -117,7 +107,7 @@ def _node() -> None:
 
 def _venv(folder: Path, packages: Sequence[str]) -> None:
     _run([sys.executable, "-m", "venv", str(folder)])
-    _run([str(folder / "bin" / "python"), "-m", "pip", "install", "--quiet", *packages])
+    _run([str(folder / "bin" / "python"), "-m", "pip", "install", "--quiet", "--no-compile", *packages])
 
 
 def _run(command: Sequence[str]) -> None:
