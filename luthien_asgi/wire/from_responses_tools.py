@@ -7,7 +7,8 @@ What changes on the way:
    encoder takes the text out of its arguments again. A grammar becomes part of the description then, with notice: nothing holds
    the model to it.
 3. A web search that the model may use is left out with notice: it answers from what it knows and its other tools, as it may
-   anyway. Every other tool that is OpenAI's own is refused by name, and so is a web search that is asked for.
+   anyway. So is a search for more tools that the client itself runs: what it would find is not offered. Every other tool that is
+   OpenAI's own is refused by name, and so is one of these that is asked for.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from luthien_asgi.wire.conversion import Draft, inexpressible, refuse_unknown
 __all__ = ["write_tools"]
 
 _WEB_SEARCH: Final = "web_search"
+_TOOL_SEARCH: Final = "tool_search"
 _MODES: Final = ("auto", "none", "required")
 _TOOL: Final = frozenset({"type", "name", "description", "defer_loading", "allowed_callers"})
 _FUNCTION: Final = _TOOL | {"parameters", "strict", "output_schema"}
@@ -65,9 +67,7 @@ def _tools(draft: Draft, *, custom_tools: bool) -> Iterator[dict[str, Any]]:
             refuse_unknown(tool, _CUSTOM, at)
             _check_options(draft, tool, at)
             yield _custom(tool, at) if custom_tools else _as_function(draft, tool, at)
-        elif kind.startswith(_WEB_SEARCH):
-            draft.ignore("tools[].web_search")
-        else:
+        elif not _left_out(draft, tool):
             inexpressible(at, f"tools of type {kind[:50]} are OpenAI's own")
 
 
@@ -134,10 +134,15 @@ def _choice(draft: Draft, given: Any, *, custom_tools: bool) -> Any:  # noqa: AN
 
 
 def _left_out(draft: Draft, tool: Any) -> bool:  # noqa: ANN401 - JSON
-    searches = isinstance(tool, dict) and str(tool.get("type")).startswith(_WEB_SEARCH)
-    if searches:
+    """Tell whether the model can do without a tool, and note that it has to."""
+    kind = str(tool.get("type")) if isinstance(tool, dict) else ""
+    if kind.startswith(_WEB_SEARCH):
         draft.ignore("tools[].web_search")
-    return searches
+        return True
+    if kind == _TOOL_SEARCH and tool.get("execution") == "client":
+        draft.ignore("tools[].tool_search")
+        return True
+    return False
 
 
 def _named(tool: Any, at: str, *, custom_tools: bool) -> dict[str, Any]:  # noqa: ANN401 - JSON

@@ -193,6 +193,17 @@ def test_tools_of_every_kind() -> None:
     assert converted.ignored == ("tools[].web_search",)
 
 
+def test_a_search_for_tools_that_the_client_runs_is_left_out() -> None:
+    """Codex offers one beside its tools; a search that OpenAI runs is refused, for tools are missing without it."""
+    search = {"type": "tool_search", "execution": "client", "description": "Finds tools.", "parameters": SCHEMA}
+    for convert in (to_openai, to_anthropic):
+        converted = convert(request(tools=[TOOLS[0], search]))
+        assert len(converted.params["tools"]) == 1
+        assert converted.ignored == ("tools[].tool_search",)
+        with pytest.raises(RequestError, match=r"tools\[1\]"):
+            convert(request(tools=[TOOLS[0], {**search, "execution": "server"}]))
+
+
 def test_a_custom_tool_is_a_function_where_there_are_none() -> None:
     """Definition, choice and history agree; the grammar is in the description, with notice."""
     free = request([USER, CUSTOM, CUSTOM_OUTPUT], tools=TOOLS[1:], tool_choice={"type": "custom", "name": "g"})
