@@ -41,6 +41,12 @@ def message_start(said: Mapping[str, Any] | None, *, id: str, model: str, input_
     known = {
         "id": message.get("id") or id,
         "model": message.get("model") or model,
-        "usage": message.get("usage") or {"input_tokens": max(1, input_tokens), "output_tokens": 1},
+        "usage": _with_counts(message.get("usage") or {}, input_tokens),
     }
     return {**event, "type": "message_start", "message": {"type": "message", "role": "assistant", **message, **known, **begun}}
+
+
+def _with_counts(usage: Mapping[str, Any], input_tokens: int) -> dict[str, Any]:
+    """Return a usage that has both counts: the estimate of the input, and one token written, where the provider told none."""
+    counts = {"input_tokens": max(1, input_tokens), "output_tokens": 1}
+    return {**usage, **{name: count for name, count in counts.items() if usage.get(name) is None}}

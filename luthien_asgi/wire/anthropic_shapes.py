@@ -19,7 +19,13 @@ _Types = Mapping[str, tuple[type | None, ...]]
 _TEXT: Final = (str, None)
 _COUNT: Final = (int, None)
 
-_MESSAGE: Final[_Types] = {"id": _TEXT, "model": _TEXT, "usage": (dict, None)}
+_MESSAGE: Final[_Types] = {
+    "id": _TEXT,
+    "model": _TEXT,
+    "usage": (dict, None),
+    "stop_details": (dict, None),
+    "container": (dict, None),
+}
 _MESSAGE_DELTA: Final[_Types] = {"delta": (dict, None), "usage": (dict, None)}
 _DELTA: Final[_Types] = {"stop_reason": _TEXT, "stop_sequence": _TEXT, "stop_details": (dict, None), "container": (dict, None)}
 _USAGE: Final[_Types] = {
@@ -32,7 +38,11 @@ _USAGE: Final[_Types] = {
     "output_tokens_details": (dict, None),
     "iterations": (list, None),
 }
+_LABELS: Final[_Types] = {"service_tier": _TEXT, "inference_geo": _TEXT}
+"""What else stands in a usage."""
 _CALL: Final[_Types] = {"id": (str,), "name": (str,), "input": (dict, None)}
+_RESULT: Final[_Types] = {"tool_use_id": (str,), "content": (dict, list, str, None)}
+"""What every result of a tool that ran at the provider has."""
 _BLOCKS: Final[Mapping[str, _Types]] = {
     "text": {"text": _TEXT, "citations": (list, None)},
     "thinking": {"thinking": _TEXT, "signature": _TEXT},
@@ -40,8 +50,8 @@ _BLOCKS: Final[Mapping[str, _Types]] = {
     "tool_use": {**_CALL, "id": _TEXT, "name": _TEXT},
     "server_tool_use": _CALL,
     "mcp_tool_use": _CALL,
-    "fallback": {"to": (dict,)},
-    "compaction": {"content": _TEXT},
+    "fallback": {"from": (dict,), "to": (dict,)},
+    "compaction": {"content": _TEXT, "encrypted_content": _TEXT},
 }
 _DELTAS: Final[Mapping[str, _Types]] = {
     "text_delta": {"text": (str,)},
@@ -49,14 +59,14 @@ _DELTAS: Final[Mapping[str, _Types]] = {
     "signature_delta": {"signature": (str,)},
     "input_json_delta": {"partial_json": (str,)},
     "citations_delta": {"citation": (dict,)},
-    "compaction_delta": {"content": _TEXT},
+    "compaction_delta": {"content": _TEXT, "encrypted_content": _TEXT},
 }
 
 
 def check_message(message: Mapping[str, Any]) -> None:
     """Check the message of a `message_start`. Raises `BackendError`, as all of these."""
     _check(message, _MESSAGE)
-    _check(message.get("usage") or {}, _USAGE)
+    _check_usage(message.get("usage") or {})
 
 
 def check_block(block: Mapping[str, Any]) -> None:
@@ -64,9 +74,18 @@ def check_block(block: Mapping[str, Any]) -> None:
     kind = block.get("type")
     if not isinstance(kind, str) or not kind:
         raise malformed()
+    if kind.endswith("_tool_result"):
+        _check_result(block)
     _check(block, _BLOCKS.get(kind, {}))
     if kind == "fallback":
         _check(block["to"], {"model": (str,)})
+
+
+def _check_result(block: Mapping[str, Any]) -> None:
+    _check(block, _RESULT)
+    parts = block.get("content")
+    if isinstance(parts, list) and not all(isinstance(part, dict) for part in parts):
+        raise malformed()
 
 
 def check_delta(delta: Mapping[str, Any]) -> None:
@@ -81,7 +100,17 @@ def check_message_delta(event: Mapping[str, Any]) -> None:
     """Check a `message_delta` event."""
     _check(event, _MESSAGE_DELTA)
     _check(event.get("delta") or {}, _DELTA)
-    _check(event.get("usage") or {}, _USAGE)
+    _check_usage(event.get("usage") or {})
+
+
+def _check_usage(usage: Mapping[str, Any]) -> None:
+    _check(usage, _USAGE)
+    _check(usage, _LABELS)
+    for name in _USAGE:
+        value = usage.get(name)
+        counts = value.values() if type(value) is dict else () if type(value) is list else (value,)
+        if not all(count is None or (type(count) is int and count >= 0) for count in counts):
+            raise malformed()
 
 
 def _check(holder: Mapping[str, Any], types: _Types) -> None:

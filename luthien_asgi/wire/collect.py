@@ -56,7 +56,7 @@ class AnthropicCollector:
 
     def _end(self, event: Mapping[str, Any]) -> None:
         usage = {**(self._message.get("usage") or {}), **_known(event.get("usage") or {})}
-        further = {name: value for name, value in event.items() if name not in {"type", "delta", "usage"}}
+        further = {name: value for name, value in event.items() if name not in _NOT_FURTHER}
         self._message |= {**event["delta"], **further, "usage": usage}
 
 
@@ -66,6 +66,8 @@ _EVENTS: Final[Mapping[str, Callable[[AnthropicCollector, Mapping[str, Any]], No
     "content_block_delta": AnthropicCollector._delta,  # noqa: SLF001
     "message_delta": AnthropicCollector._end,  # noqa: SLF001
 }
+_NOT_FURTHER: Final = frozenset({"type", "delta", "usage", "id", "model", "role", "content"})
+"""Fields of a last event that are its own, or what the message has said already."""
 _FRAGMENT_OF: Final[Mapping[str, str]] = {"text_delta": "text", "thinking_delta": "thinking", "input_json_delta": "partial_json"}
 
 

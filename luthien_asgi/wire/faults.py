@@ -94,7 +94,8 @@ def telling_type(said: object, wire: WireName) -> str | None:
 
 def _is_sound(raw: Mapping[str, Any]) -> bool:
     """Tell whether clients that read the fields of an error object find what they expect there."""
-    return all(isinstance(raw.get(name), str | None) for name in ("message", "type"))
+    texts = all(isinstance(raw.get(name), str | None) for name in ("message", "type", "param"))
+    return texts and isinstance(raw.get("code"), str | int | None)
 
 
 def _status(raw: Mapping[str, Any]) -> int:

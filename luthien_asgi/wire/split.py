@@ -20,6 +20,7 @@ Deliberate differences from the input:
 from __future__ import annotations
 
 from collections.abc import Iterator
+from types import NoneType
 from typing import Any, Final, NamedTuple
 
 from luthien_asgi import jsontext
@@ -40,6 +41,8 @@ _OTHER_RIDER: Final = ("other", "delta")
 _CHOICES: Final = 128
 """Choices of one answer: the OpenAI API's own limit."""
 _TOKEN_COUNTS: Final = ("prompt_tokens", "completion_tokens", "total_tokens")
+_CACHE_COUNTS: Final = ("cache_read_input_tokens", "cache_creation_input_tokens")
+"""LiteLLM's names, and those of some gateways."""
 _TOKEN_DETAILS: Final = ("prompt_tokens_details", "completion_tokens_details")
 
 
@@ -135,10 +138,12 @@ def _logprobs(choice: _Data) -> _Data | None:
 
 
 def _is_logprob(token: object) -> bool:
-    lists = ("bytes", "top_logprobs")
+    """Tell whether the fields of one token's log probability have their types, as far as they are there."""
     if not isinstance(token, dict) or not isinstance(token.get("token"), str | None):
         return False
-    return all(isinstance(token.get(name), list | None) for name in lists)
+    number, said, top = token.get("logprob"), token.get("bytes"), token.get("top_logprobs")
+    sound = type(number) in {int, float, NoneType} and isinstance(said, list | None) and isinstance(top, list | None)
+    return sound and all(map(_is_logprob, top or ()))
 
 
 def _chunk(head: _Data, index: int, part: _Part, *, finish: str | None = None, logprobs: _Data | None = None) -> _Data:
@@ -194,7 +199,7 @@ def _content(delta: _Data) -> list[_Part]:
     content = delta.get("content")
     parts = _content_list(content if isinstance(content, list) else [_text(content)])
     annotations = _items(delta.get("annotations"))
-    if not all(isinstance(annotation, dict) for annotation in annotations):
+    if not all(isinstance(one, dict) and isinstance(one.get("type"), str | None) for one in annotations):
         raise malformed()
     if annotations:
         first = next((part for part in parts if "content" in part.delta), None)
@@ -297,12 +302,12 @@ def _finish_reason(choice: _Data) -> str | None:
 
 
 def _usage(data: _Data) -> _Data | None:
-    """Return the usage, or None; one whose counts are not whole numbers is no usage, and a detail that is none is left out."""
+    """Return the usage, or None; one whose counts are not whole numbers is no usage; a detail that is none is left out."""
     groq = data.get("x_groq")
     usage = data.get("usage") or (groq.get("usage") if isinstance(groq, dict) else None)
     if not isinstance(usage, dict) or not usage:
         return None
-    counts = all(type(usage.get(field, 0)) in {int, type(None)} for field in _TOKEN_COUNTS)
+    counts = all(usage.get(field) is None or _is_count(usage[field]) for field in (*_TOKEN_COUNTS, *_CACHE_COUNTS))
     details = all(isinstance(usage.get(field), dict | None) for field in _TOKEN_DETAILS)
     if not counts or not details:
         return None
@@ -310,7 +315,11 @@ def _usage(data: _Data) -> _Data | None:
 
 
 def _whole_counts(details: _Data) -> _Data:
-    return {name: count for name, count in details.items() if type(count) is int}
+    return {name: count for name, count in details.items() if _is_count(count)}
+
+
+def _is_count(value: object) -> bool:
+    return type(value) is int and value >= 0
 
 
 def _text(value: object) -> str:

@@ -46,7 +46,7 @@ def stop_reason_for(finish_reason: str, *, tools_sent: bool, refused: bool) -> s
 
     `tools_sent`: the client got a tool_use block; `refused`: it got the text of a refusal.
     """
-    if finish_reason == "stop" and tools_sent:
+    if tools_sent and (finish_reason == "stop" or finish_reason not in STOP_REASON_OF_FINISH_REASON):
         # OpenAI says `stop` when tool_choice forced the call.
         return "tool_use"
     if finish_reason == "stop" and refused:

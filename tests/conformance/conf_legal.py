@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import httpx
 
-from luthien_asgi.testing import accumulate_anthropic, accumulate_openai
+from luthien_asgi.testing import validate_body, validate_stream
 
 __all__ = ["complaints"]
 
@@ -17,18 +17,12 @@ _SECONDS: Final = 30.0
 
 def complaints(client: str, url: str, request: Mapping[str, Any], *, stream: bool) -> list[str]:
     """Ask for an answer and return what is illegal about it."""
-    asked = {**request, "stream": stream}
+    asked, wire = {**request, "stream": stream}, cast("Any", client)
     if client == "openai" and stream:
         asked["stream_options"] = {"include_usage": True}
     response = httpx.post(url + _PATHS[client], json=asked, timeout=_SECONDS)
     if stream and response.status_code == 200:
-        return _illegal(client, response.content)
-    return []
-
-
-def _illegal(client: str, body: bytes) -> list[str]:
-    try:
-        (accumulate_openai if client == "openai" else accumulate_anthropic)(body)
-    except ValueError as error:
-        return [f"illegal: {error}"]
-    return []
+        found = validate_stream(wire, response.content, include_usage=True if client == "openai" else None)
+    else:
+        found = validate_body(wire, response.content)
+    return [f"{one.rule}: {one.message}" for one in found if one.severity == "error"]

@@ -1,7 +1,8 @@
 """What every answer has to be, whatever its provider sent: legal, ended, readable for the official SDKs, without the canary.
 
-Strategy: the accumulators of `luthien_asgi.testing` hold a stream to its grammar; the types of its standard fields are checked
-here, one table a wire; the official SDKs' own accumulators have the last word. Each check returns a complaint or nothing.
+Strategy: the validators of `luthien_asgi.testing` hold an answer to its wire (`fuzz_legal`); the types of its standard fields are
+checked here once more, one table a wire; the official SDKs' own accumulators have the last word. Each check returns a complaint,
+or nothing.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Any, Final
 
 from anthropic.lib.streaming._beta_messages import accumulate_event
 from fuzz_drive import Case, Outcome
+from fuzz_legal import illegal_body, illegal_stream
 from fuzz_mutations import CANARY
 from fuzz_policies import JUDGES
 from openai._models import construct_type
@@ -43,8 +45,10 @@ def complaint(case: Case, outcome: Outcome) -> str | None:
 def _checked(case: Case, outcome: Outcome) -> str:
     """Return what reached the client, as one text. Raises what is wrong with it."""
     if outcome.body is None:
-        return _stream_checked(case.client, b"".join(outcome.frames))
+        return _stream_checked(case, b"".join(outcome.frames))
     said = _strict_json(json.dumps(outcome.body).encode())
+    if wrong := illegal_body(case.client, said, backend=case.backend):
+        raise ValueError(wrong)
     check = _BODIES[case.client] if outcome.error is None else _error_body
     check(said)
     return json.dumps(said)
@@ -55,24 +59,22 @@ def _cut_by_blocks(outcome: Outcome) -> bool:
     return CANARY.encode() not in b"".join(outcome.frames) and not any(CANARY in block for block in outcome.judged)
 
 
-def _stream_checked(client: str, data: bytes) -> str:
-    data.decode()
-    events = [event.data for event in sse_events(data)]
-    said = [_strict_json(text.encode()) for text in events if text != "[DONE]"]
+def _stream_checked(case: Case, data: bytes) -> str:
+    """Return what reached the client of a stream, whole too."""
+    client = case.client
+    if wrong := illegal_stream(client, data, backend=case.backend):
+        raise ValueError(wrong)
+    said = [_strict_json(event.data.encode()) for event in sse_events(data) if event.data != "[DONE]"]
     if client == "openai":
         _openai_events(said)
-        result = accumulate_openai(data)
-    else:
-        # A model may write arguments that are no JSON, and be cut off in them: that is not the stream's fault.
-        for event in said:
-            if event["type"] == "content_block_delta" and "partial_json" in event["delta"]:
-                event["delta"]["partial_json"] = _written(event["delta"]["partial_json"])
-        _anthropic_events(said)
-        result = accumulate_anthropic(
-            b"".join(b"event: %s\ndata: %s\n\n" % (e["type"].encode(), json.dumps(e).encode()) for e in said)
-        )
-    _require(result.done != (result.error is not None), "a stream ends well or with an error, in one of the two ways")
-    return data.decode() + json.dumps(result.body)
+        return data.decode() + json.dumps(accumulate_openai(data).body)
+    # A model may write arguments that are no JSON, and be cut off in them: that is not the stream's fault.
+    for event in said:
+        if event["type"] == "content_block_delta" and "partial_json" in event["delta"]:
+            event["delta"]["partial_json"] = _written(event["delta"]["partial_json"])
+    _anthropic_events(said)
+    rewritten = [b"event: %s\ndata: %s\n\n" % (event["type"].encode(), json.dumps(event).encode()) for event in said]
+    return data.decode() + json.dumps(accumulate_anthropic(b"".join(rewritten)).body)
 
 
 def _written(fragment: Any) -> str:
@@ -143,7 +145,7 @@ def _message(message: dict[str, Any], where: str) -> None:
         body = call.get("function") or call.get("custom")
         _typed(body, "call's body", name=_OPTIONAL, arguments=_OPTIONAL, input=_OPTIONAL)
     for annotation in message.get("annotations") or ():
-        _typed(annotation, "annotation", type=str)
+        _typed(annotation, "annotation", type=_OPTIONAL)
 
 
 def _logprobs(logprobs: Any) -> None:

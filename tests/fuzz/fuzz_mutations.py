@@ -35,6 +35,7 @@ _NAMES: Final = (
     "context_management", "provider_specific_fields", "function_call", "service_tier", "system_fingerprint", "output_tokens",
     "prompt_tokens_details", "to", "from", "content_filter_results", "moderation", "obfuscation", "phase", "kind",
 )  # fmt: skip
+_LOGPROB: Final = {"token": "no", "logprob": -0.5, "bytes": None, "top_logprobs": []}
 _EXTRA_EVENTS: Final[Sequence[Event]] = (
     Event("ping", {"type": "ping"}),
     Event("", b"[DONE]"),
@@ -51,7 +52,7 @@ _EXTRA_EVENTS: Final[Sequence[Event]] = (
     Event("", {"choices": [{"index": 3, "delta": {"content": "third"}}]}),
     Event("", {"choices": [{"index": 0, "delta": {"reasoning_content": "late"}}]}),
     Event("", {"choices": [{"index": 1, "delta": {}, "finish_reason": "stop"}]}),
-    Event("", {"choices": [{"index": 0, "delta": {"refusal": "no"}, "logprobs": {"refusal": [{"token": "no"}]}}]}),
+    Event("", {"choices": [{"index": 0, "delta": {"refusal": "no"}, "logprobs": {"refusal": [_LOGPROB]}}]}),
 )
 
 _Place = tuple[Any, Any]
