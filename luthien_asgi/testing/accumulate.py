@@ -63,8 +63,9 @@ def _add_openai(result: Accumulated, chunk: dict[str, Any]) -> None:
 
 def _add_choice(choices: list[dict[str, Any]], choice: dict[str, Any]) -> None:
     place, delta = choice["index"], choice["delta"]
-    while place >= len(choices):
-        choices.append({"index": len(choices), "message": {}, "logprobs": None, "finish_reason": None})
+    _check(place <= len(choices), f"choice {place} begins before choice {len(choices)}")
+    if place == len(choices):
+        choices.append({"index": place, "message": {}, "logprobs": None, "finish_reason": None})
     whole = choices[place]
     message = whole["message"]
     _check("finish_reason" in choice, f"a choice without finish_reason, null included: {choice}")

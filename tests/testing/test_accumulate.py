@@ -158,3 +158,11 @@ def test_recordings_are_framed_by_what_they_are(tmp_path: Path) -> None:
     assert record("o.jsonl", b'{"id":1}\n\n').events == [b'data: {"id":1}\n\n', END]
     assert record("a.sse", b"event: x\r\ndata: 1\r\n\r\n").events == [b"event: x\r\ndata: 1\r\n\r\n"]
     assert record("o.sse", b"data: 1\n\ndata:[DONE]").events == [b"data: 1\n\n", b"data:[DONE]\n\n"]
+
+
+def test_a_choice_of_a_high_number_costs_no_memory() -> None:
+    """Choices begin in their order, as the official SDK needs it."""
+    choice = {"index": 2**31, "delta": {"role": "assistant"}, "finish_reason": None, "logprobs": None}
+    chunk = {"id": "c", "object": "chat.completion.chunk", "created": 1, "model": "m", "choices": [choice]}
+    with pytest.raises(ValueError, match="choice 2147483648 begins before choice 0"):
+        accumulate_openai(b"data: " + json.dumps(chunk).encode() + b"\n\n")
