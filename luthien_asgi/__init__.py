@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from luthien_asgi.auth import KeyAuth
     from luthien_asgi.backend import Backend, BackendCall, BackendStream, LiteLLMBackend, Target
     from luthien_asgi.blocks import Block, BlockKind
-    from luthien_asgi.chunks import Chunk, read_part, with_text
+    from luthien_asgi.chunk_edits import with_text
+    from luthien_asgi.chunks import Chunk, read_part
     from luthien_asgi.context import ObservabilityContext, PolicyContext, StreamContext
     from luthien_asgi.errors import (
         ApiError,
@@ -53,7 +54,8 @@ _MODULES: Final = {
     "auth": ("KeyAuth",),
     "backend": ("Backend", "BackendCall", "BackendStream", "LiteLLMBackend", "Target"),
     "blocks": ("Block", "BlockKind"),
-    "chunks": ("Chunk", "read_part", "with_text"),
+    "chunk_edits": ("with_text",),
+    "chunks": ("Chunk", "read_part"),
     "context": ("ObservabilityContext", "PolicyContext", "StreamContext"),
     "errors": (
         "ApiError",

@@ -15,10 +15,10 @@ from functools import partial
 
 from luthien_asgi.assembler import BlockAssembler, OpenBlock
 from luthien_asgi.blocks import Block, BlockKind
+from luthien_asgi.chunk_edits import copied, without_side_data
 from luthien_asgi.chunks import (
     Chunk,
     Part,
-    copied,
     finish_reason_of,
     has_role,
     plain_text,
@@ -223,7 +223,9 @@ class Answer:
             return
         result = await self._hooks.call(self._plan.name, hook, chunk, lane.ctx)
         goes_on = [chunk] if result is None else self._checked_parts(lane, result)
-        lane.changed = lane.changed or "".join(read_part(new).text for new in goes_on) != part.text
+        if "".join(read_part(new).text for new in goes_on) != part.text:
+            lane.changed = True
+            goes_on = [without_side_data(new) for new in goes_on]
         await self._pass_all(lane, goes_on)
 
     def _checked_parts(self, lane: Lane, chunks: Iterable[Chunk]) -> list[Chunk]:

@@ -1,7 +1,7 @@
 """Chunks: what flows from the backend through the policy to the formatter.
 
-A chunk is LiteLLM's `ModelResponseStream`. This module never imports LiteLLM; it reads chunks by their attributes and copies
-them with `copy.copy`. New chunks are built by a `ChunkFactory`, which the backend supplies.
+A chunk is LiteLLM's `ModelResponseStream`. This module never imports LiteLLM; it reads chunks by their attributes
+(`luthien_asgi.chunk_edits` makes changed copies). New chunks are built by a `ChunkFactory`, which the backend supplies.
 
 Strategy: one chunk, one part. Decoders and the LiteLLM adapter split what a provider put together (text and finish reason,
 two tool calls in a delta), so that a chunk belongs to one choice and to one block at most. A chunk's data has this shape:
@@ -22,16 +22,18 @@ with one of these deltas:
 `provider_specific_fields` tells what the common format has no field for:
 
     {"kind", "phase": "open" | "delta" | "close", "index": n,          the provider's own block boundary and number
-     "anthropic": {...}}                                               the Anthropic event itself (any event, also message_start)
+     "anthropic": {...},                                               the Anthropic event itself (any event, also message_start)
+     "openai": {level: {...}}}                                         fields of an OpenAI-style provider's own, by the level at
+                                                                       which they stood (`luthien_asgi.extras` has the levels)
 """
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 from typing import Any, Final, Literal, NamedTuple, Protocol
 
 from luthien_asgi.blocks import BlockKind
+from luthien_asgi.extras import harmless_extras
 
 __all__ = [
     "Chunk",
@@ -39,18 +41,18 @@ __all__ = [
     "Part",
     "Phase",
     "content_size",
-    "copied",
     "delta_field",
     "delta_fields",
     "finish_reason_of",
     "has_role",
+    "openai_fields",
     "plain_text",
     "provider_fields",
     "read_part",
     "side_data",
+    "standard_side_data",
     "text_size",
     "usage_of",
-    "with_text",
 ]
 
 Phase = Literal["open", "delta", "close"]
@@ -94,7 +96,6 @@ class Part(NamedTuple):
 NO_PART: Final = Part()
 _NOTHING: Final[Mapping[str, Any]] = {}
 _TEXT: Final = BlockKind.TEXT
-_WRITABLE: Final = frozenset({BlockKind.TEXT, BlockKind.REFUSAL, BlockKind.TOOL_CALL})
 _FRAME: Final = 64
 """Bytes counted for a chunk beside its content."""
 _NO_PROVIDER_FIELDS: Final = {"provider_specific_fields": None}
@@ -136,6 +137,12 @@ def provider_fields(chunk: Chunk) -> Mapping[str, Any]:
     return getattr(chunk, "provider_specific_fields", None) or _NOTHING
 
 
+def openai_fields(chunk: Chunk) -> Mapping[str, Any]:
+    """Return the fields of an OpenAI-style provider's own that ride along, by level, or an empty mapping."""
+    fields = getattr(chunk, "provider_specific_fields", None)
+    return fields.get("openai") or _NOTHING if fields else _NOTHING
+
+
 def usage_of(chunk: Chunk) -> Mapping[str, Any] | None:
     """Return the chunk's usage as a mapping with OpenAI's field names, or None."""
     usage = _value(chunk, "usage")
@@ -161,6 +168,8 @@ def read_part(chunk: Chunk) -> Part:
     """Return what the chunk says about a block."""
     choices = chunk.choices
     rider = provider_fields(chunk)
+    if rider and len(rider) == 1 and "openai" in rider:  # it says nothing about the block
+        rider = _NOTHING
     if not choices:
         return _from_rider(0, rider, Part(event=rider.get("anthropic"))) if rider else NO_PART
     index, delta = _value(choices[0], "index"), _value(choices[0], "delta")
@@ -256,74 +265,37 @@ def content_size(part: Part, chunk: Chunk | None = None) -> int:
     size = len(part.text) + len(part.signature) + len(part.name) + _FRAME
     if part.event is not None:
         size += len(repr(part.event))
-    side = side_data(chunk) if chunk is not None else None
+    if chunk is None:
+        return size
+    if extras := openai_fields(chunk):
+        size += len(repr(extras))
+    side = standard_side_data(chunk)
     return size + len(repr(side)) if side else size
 
 
 def side_data(chunk: Chunk) -> dict[str, Any]:
-    """Return what belongs to a chunk's block beside its text: logprobs, annotations, audio; empty for most chunks."""
+    """Return what belongs to a chunk's block beside its text: logprobs, annotations, audio, images, and the fields of a
+    provider's own that are about it; empty for most chunks.
+    """
+    side = standard_side_data(chunk)
+    extras = openai_fields(chunk)
+    if not extras:
+        return side
+    harmless = harmless_extras(extras)
+    kept = {level: {n: v for n, v in fields.items() if n not in harmless.get(level, ())} for level, fields in extras.items()}
+    return side | {level: fields for level, fields in kept.items() if fields}
+
+
+def standard_side_data(chunk: Chunk) -> dict[str, Any]:
+    """Return the logprobs, annotations, audio and images of a chunk; empty for most chunks."""
     choices = chunk.choices
     if not choices:
         return {}
     delta, logprobs = _value(choices[0], "delta"), _value(choices[0], "logprobs")
     extra = getattr(delta, "__pydantic_extra__", None) or delta.__dict__
-    annotations, audio = extra.get("annotations"), extra.get("audio")
-    if logprobs is None and annotations is None and audio is None:  # as most chunks
+    annotations, audio, images = extra.get("annotations"), extra.get("audio"), extra.get("images")
+    if logprobs is None and annotations is None and audio is None and images is None:  # as most chunks
         return {}
-    named = {"logprobs": logprobs, "annotations": annotations, "audio": audio}
+    named = {"logprobs": logprobs, "annotations": annotations, "audio": audio, "images": images}
     found = {name: value for name, value in named.items() if value is not None}
     return {name: value.model_dump() if hasattr(value, "model_dump") else value for name, value in found.items()}
-
-
-def with_text(chunk: Chunk, text: str) -> Chunk:
-    """Return a copy of a chunk with other text (for a tool call: another fragment of its arguments); the original is untouched.
-
-    Side data of the text (citations, annotations, logprobs) goes with the text that it spoke of, unless the text stays the same.
-    Raises `ValueError` for a chunk that carries thinking, which is not to be edited, or no text at all.
-    """
-    part = read_part(chunk)
-    changed = copied(chunk)
-    if text == part.text and part.kind in _WRITABLE:
-        return changed
-    delta = changed.choices[0].delta
-    if part.kind is BlockKind.TEXT:
-        delta.content = text
-        delta.annotations = None
-        changed.provider_specific_fields = _without_event(chunk)  # type: ignore[attr-defined]  # a field of LiteLLM's class
-        changed.choices[0].logprobs = None
-    elif part.kind is BlockKind.REFUSAL:
-        delta.refusal = text
-        changed.choices[0].logprobs = None
-    elif part.kind is BlockKind.TOOL_CALL:
-        delta.tool_calls = [_call_with_text(delta.tool_calls[0], text, custom=part.custom)]
-    else:
-        msg = f"a chunk of kind {part.kind} has no text to change"
-        raise ValueError(msg)
-    return changed
-
-
-def _without_event(chunk: Chunk) -> dict[str, Any] | None:
-    """The provider's event holds the text as it was."""
-    return {name: value for name, value in provider_fields(chunk).items() if name != "anthropic"} or None
-
-
-def copied(chunk: Chunk) -> Chunk:
-    """Return a copy of a chunk whose delta can be edited without touching the original."""
-    new = copy.copy(chunk)
-    new.choices = [copy.copy(choice) for choice in chunk.choices]
-    for choice in new.choices:
-        choice.delta = copy.copy(choice.delta)
-    return new
-
-
-def _call_with_text(call: Any, text: str, *, custom: bool) -> Any:  # noqa: ANN401 - a dict or LiteLLM's class
-    if isinstance(call, Mapping):
-        body, field = ("custom", "input") if custom else ("function", "arguments")
-        return {**call, body: {**call[body], field: text}}
-    new = copy.copy(call)
-    if custom:
-        new.custom = {**new.custom, "input": text}
-    else:
-        new.function = copy.copy(new.function)
-        new.function.arguments = text
-    return new

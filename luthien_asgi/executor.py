@@ -14,6 +14,7 @@ from luthien_asgi.backend.protocol import BackendStream
 from luthien_asgi.chunks import Chunk, ChunkFactory
 from luthien_asgi.context import ObservabilityContext, PolicyContext
 from luthien_asgi.errors import ApiError, BackendError, BackendTimeout
+from luthien_asgi.extras_gate import ExtrasGate
 from luthien_asgi.hooks import HookCaller, PolicyPlan
 from luthien_asgi.queues import End, Failed, StreamQueue, Terminal
 from luthien_asgi.recorder import Transaction
@@ -96,7 +97,7 @@ class PolicyExecutor:
                 wants_blocks=self.wants_blocks,
                 judges=judges,
             )
-            terminal = await self._pump(stream, answer, writer)
+            terminal = await self._pump(stream, answer, writer, ExtrasGate(self.plan, log))
             answer.cancel_judges()
         log.backend_blocks += answer.partial_blocks()
         log.backend_blocks.sort(key=lambda block: (block.choice, block.index))
@@ -110,11 +111,11 @@ class PolicyExecutor:
         """
         return self.plan.may_speak or (client == "anthropic" and backend != "anthropic")
 
-    async def _pump(self, stream: BackendStream, answer: Answer, writer: AnswerWriter) -> Terminal:
+    async def _pump(self, stream: BackendStream, answer: Answer, writer: AnswerWriter, gate: ExtrasGate) -> Terminal:
         total = asyncio.timeout(self.settings.total_timeout)
         try:
             async with total:
-                await self._read(stream, answer, writer)
+                await self._read(stream, answer, writer, gate)
                 await answer.complete()
         except TimeoutError:
             if not total.expired():
@@ -125,7 +126,7 @@ class PolicyExecutor:
             return Failed(as_failure(error))
         return End()
 
-    async def _read(self, stream: BackendStream, answer: Answer, writer: AnswerWriter) -> None:
+    async def _read(self, stream: BackendStream, answer: Answer, writer: AnswerWriter, gate: ExtrasGate) -> None:
         first = True
         take_ready: Callable[[], Chunk | None] = getattr(stream, "take_ready", _nothing)
         while not answer.stopped:
@@ -139,7 +140,7 @@ class PolicyExecutor:
                 writer.adopt(chunk)
                 first = False
             if not answer.pass_plain(chunk):
-                await answer.take(chunk)
+                await answer.take(chunk if gate.open else gate.passed(chunk))
 
     async def _next(self, stream: BackendStream, answer: Answer) -> Chunk | None:
         """Return the backend's next chunk, or None at the end of its stream. After the finish only the usage is waited for."""

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from typing import Literal, Self
+from typing import Final, Literal, Self
 
 from luthien_asgi.backend.protocol import Backend, BackendCall, BackendStream
-from luthien_asgi.chunks import Chunk, provider_fields, usage_of
+from luthien_asgi.chunks import Chunk, openai_fields, provider_fields, usage_of
 from luthien_asgi.errors import ApiError, BackendError, BackendTimeout
 from luthien_asgi.executor import as_failure
 from luthien_asgi.recorder import Transaction
@@ -86,16 +87,22 @@ class BackendOpening:
             self._log.ignored += stream.ignored
             for note in stream.notes:
                 self._log.note(note)
-            first = await anext(stream)
-            while not _says_something(first):
-                first = await anext(stream)
+            first = deque([await anext(stream)], maxlen=_EARLY)
+            while not _says_something(first[-1]):
+                if not openai_fields(first[-1]):
+                    first.pop()
+                first.append(await anext(stream))
         self._log.mark("first_chunk")
         self._opened = _Opened(stream, first)
 
 
+_EARLY: Final = 16
+"""Events without an answer in them (Azure's filter of the prompt) that are kept from before the first event."""
+
+
 def _says_something(chunk: Chunk) -> bool:
     """A provider's ping is no first event: an error may still come with its own status."""
-    return bool(chunk.choices) or usage_of(chunk) is not None or bool(provider_fields(chunk))
+    return bool(chunk.choices) or usage_of(chunk) is not None or bool(provider_fields(chunk).keys() - {"openai"})
 
 
 def _nothing() -> None:
@@ -103,11 +110,11 @@ def _nothing() -> None:
 
 
 class _Opened:
-    """A stream whose first chunk was read already."""
+    """A stream whose first chunks were read already."""
 
-    def __init__(self, stream: BackendStream, first: Chunk) -> None:
+    def __init__(self, stream: BackendStream, first: deque[Chunk]) -> None:
         self._stream = stream
-        self._first: Chunk | None = first
+        self._first = first
         self._take_ready: Callable[[], Chunk | None] = getattr(stream, "take_ready", _nothing)
         self.wire: WireName = stream.wire
         self.decoder: Literal["openai", "anthropic", "litellm", "body"] = stream.decoder
@@ -120,17 +127,13 @@ class _Opened:
         return self
 
     async def __anext__(self) -> Chunk:
-        if self._first is not None:
-            first, self._first = self._first, None
-            return first
+        if self._first:
+            return self._first.popleft()
         return await anext(self._stream)
 
     def take_ready(self) -> Chunk | None:
         """Return the next chunk if it need not be waited for."""
-        if self._first is None:
-            return self._take_ready()
-        first, self._first = self._first, None
-        return first
+        return self._first.popleft() if self._first else self._take_ready()
 
     async def aclose(self) -> None:
         await self._stream.aclose()

@@ -8,10 +8,10 @@ import pytest
 
 from luthien_asgi.backend.chunks import build
 from luthien_asgi.blocks import BlockKind
+from luthien_asgi.chunk_edits import copied, with_text
 from luthien_asgi.chunks import (
     Chunk,
     content_size,
-    copied,
     delta_fields,
     finish_reason_of,
     has_role,
@@ -20,7 +20,6 @@ from luthien_asgi.chunks import (
     read_part,
     text_size,
     usage_of,
-    with_text,
 )
 
 

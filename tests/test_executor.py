@@ -13,7 +13,8 @@ import pytest
 
 from luthien_asgi.backend.chunks import build
 from luthien_asgi.blocks import Block, BlockKind
-from luthien_asgi.chunks import Chunk, finish_reason_of, provider_fields, read_part, usage_of, with_text
+from luthien_asgi.chunk_edits import with_text
+from luthien_asgi.chunks import Chunk, finish_reason_of, provider_fields, read_part, usage_of
 from luthien_asgi.context import NullObservability, PolicyContext, StreamContext
 from luthien_asgi.errors import ApiError, BackendError, BackendTimeout, PolicyError, PolicyTimeout, QueueFullError
 from luthien_asgi.executor import PolicyExecutor

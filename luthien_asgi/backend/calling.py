@@ -206,7 +206,8 @@ async def _opened(engine: Engine, attempt: Plan, answer: Any, keeper: Any) -> Ch
         # LiteLLM makes an empty answer of one error, that of a limit too small for a single token.
         raise error_from_body(response.status_code, response.content, headers=response.headers, secrets=attempt.secrets)
     if not attempt.streams:
-        return _whole(engine, attempt, _body_of(answer, response, attempt), response)
+        body, raw = _body_of(answer, response, attempt)
+        return _whole(engine, attempt, body, response, extras=raw)
     decoder = _decoder(engine, attempt, answer)
     if response is None or decoder is None:
         return _iterated(engine, attempt, answer, partial(raw_response, answer, keeper))
@@ -232,7 +233,7 @@ def _iterated(engine: Engine, attempt: Plan, answer: Any, find_response: Callabl
 
 
 def _split(data: dict[str, Any], seen: set[int]) -> list[dict[str, Any]]:
-    return split_chunk(data, seen)
+    return split_chunk(data, seen, extras=False)
 
 
 def _is_json(response: Any) -> bool:  # noqa: ANN401 - httpx.Response
@@ -266,19 +267,27 @@ def _json_object(body: bytes) -> dict[str, Any]:
     return document
 
 
-def _body_of(answer: Any, response: Any, attempt: Plan) -> dict[str, Any]:  # noqa: ANN401
+def _body_of(answer: Any, response: Any, attempt: Plan) -> tuple[dict[str, Any], bool]:  # noqa: ANN401
+    """Return the provider's body and True; where only LiteLLM's form of it is within reach, that and False."""
     if attempt.rewrite is not None and response is not None:
-        return _json_object(response.content)
+        return _json_object(response.content), True
     dumped: dict[str, Any] = answer.model_dump()
-    return dumped
+    return dumped, False
 
 
-def _whole(engine: Engine, attempt: Plan, body: dict[str, Any], response: Any) -> ChunkStream:  # noqa: ANN401
+def _whole(
+    engine: Engine,
+    attempt: Plan,
+    body: dict[str, Any],
+    response: Any,  # noqa: ANN401 - httpx.Response
+    *,
+    extras: bool = True,
+) -> ChunkStream:
     created = int(time.time())
     if body.get("error"):
         raise error_from_body(502, jsontext.dumps(body), headers={}, secrets=attempt.secrets, wire=attempt.deployment.wire)
     is_anthropic = attempt.deployment.wire == "anthropic"
-    chunks = anthropic_body_chunks(body, created) if is_anthropic else openai_body_chunks(body, created)
+    chunks = anthropic_body_chunks(body, created) if is_anthropic else openai_body_chunks(body, created, extras=extras)
     info = _info(engine, attempt, "body", response)
     note = () if not attempt.streams else ("the provider ignored stream=True",)
     return ChunkStream(BodySource(chunks), replace(info, notes=(*info.notes, *note)))

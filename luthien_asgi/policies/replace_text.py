@@ -6,7 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import ClassVar
 
 from luthien_asgi.blocks import Block, BlockKind
-from luthien_asgi.chunks import Chunk, Part, delta_fields, read_part, with_text
+from luthien_asgi.chunk_edits import with_text
+from luthien_asgi.chunks import Chunk, Part, delta_fields, read_part
 from luthien_asgi.context import StreamContext
 from luthien_asgi.policy import Handling, Policy, Transform
 

@@ -6,7 +6,8 @@ from collections.abc import Iterable, Mapping
 from typing import ClassVar
 
 from luthien_asgi.blocks import BlockKind
-from luthien_asgi.chunks import Chunk, read_part, with_text
+from luthien_asgi.chunk_edits import with_text
+from luthien_asgi.chunks import Chunk, read_part
 from luthien_asgi.context import StreamContext
 from luthien_asgi.policy import Handling, Policy, Transform
 

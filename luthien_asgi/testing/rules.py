@@ -55,9 +55,7 @@ _OPENAI_SHARED: Final = (
     Rule("tool-id", "every tool call has an id of its own"),
     Rule("tool-json", "a tool call's arguments are a JSON object; models may break it, and clients fail", "warning", "warning"),
     Rule("usage-total", "total_tokens is the sum of the other two", "warning", "warning"),
-    Rule(
-        "own-field", "no field of a gateway's own: thinking_blocks, provider_specific_fields, cost, citations", provider="warning"
-    ),
+    Rule("own-field", "no field of a gateway's own: thinking_blocks, provider_specific_fields", provider="warning"),
 )
 OPENAI_RULES: Final = rules(
     *_STREAM,

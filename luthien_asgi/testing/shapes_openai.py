@@ -8,7 +8,7 @@ from luthien_asgi.testing.shapes import ANY, INDEX, NUMBER, OBJECT, TEXT, Either
 
 __all__ = ["CHUNK", "COMPLETION", "ERROR", "FINISH_REASONS", "OWN_FIELDS", "USAGE"]
 
-OWN_FIELDS: Final = frozenset({"thinking_blocks", "provider_specific_fields", "cost", "citations"})
+OWN_FIELDS: Final = frozenset({"thinking_blocks", "provider_specific_fields"})
 """Fields that gateways and providers add. There is a rule about them."""
 _OWN: Final[dict[str, Shape]] = {f"{name}?": ANY for name in OWN_FIELDS}
 FINISH_REASONS: Final = ("stop", "length", "tool_calls", "content_filter", "function_call")

@@ -22,10 +22,11 @@ _Data = dict[str, Any]
 _NOT_UNDERSTOOD: Final = "the provider sent a malformed answer"
 
 
-def openai_body_chunks(body: _Data, created: int) -> list[_Data]:
+def openai_body_chunks(body: _Data, created: int, *, extras: bool = True) -> list[_Data]:
     """Return an OpenAI-style completion as chunk data, one part each, the usage last.
 
-    `created`, in seconds since 1970, is for a body that gives none. Raises `BackendError` for an error body, for one that is not
+    `created`, in seconds since 1970, is for a body that gives none. Without `extras` the fields of the provider's own are left
+    out: a body that LiteLLM made has fields of LiteLLM's. Raises `BackendError` for an error body, for one that is not
     understood, and for a choice without a finish reason.
     """
     if body.get("error"):
@@ -35,7 +36,7 @@ def openai_body_chunks(body: _Data, created: int) -> list[_Data]:
         raise BackendError(_NOT_UNDERSTOOD)
     if type(body.get("created")) is not int or not body["created"]:
         body = {**body, "created": created}
-    return split_chunk({**body, "choices": [_as_delta(choice) for choice in choices]}, set())
+    return split_chunk({**body, "choices": [_as_delta(choice) for choice in choices]}, set(), extras=extras)
 
 
 def _as_delta(choice: object) -> _Data:
@@ -48,7 +49,7 @@ def _as_delta(choice: object) -> _Data:
     if isinstance(calls, list):
         # A whole call has no index of its own; its place in the list is what a stream would number it by.
         message = {**message, "tool_calls": [_numbered(call, index) for index, call in enumerate(calls)]}
-    return {**choice, "delta": message}
+    return {**{name: value for name, value in choice.items() if name != "message"}, "delta": message}
 
 
 def _numbered(call: object, index: int) -> object:

@@ -8,15 +8,21 @@ from __future__ import annotations
 from typing import Any, Final
 
 from luthien_asgi.blocks import BlockKind
-from luthien_asgi.chunks import Chunk, Part, delta_fields, side_data, usage_of
+from luthien_asgi.chunks import Chunk, Part, delta_fields, openai_fields, side_data, usage_of
+from luthien_asgi.extras import BOUND, HARMLESS, THINKING_FIELDS
 from luthien_asgi.wire.answers_anthropic import ANTHROPIC_ANSWERS
 from luthien_asgi.wire.answers_openai import OPENAI_ANSWERS
 from luthien_asgi.wire.fates import Table
 
-__all__ = ["UNKNOWN", "Omissions"]
+__all__ = ["OWN", "UNKNOWN", "Omissions"]
 
+OWN: Final = "a field of the provider's own"
 UNKNOWN: Final = "what is not known of an Anthropic answer"
 _EXTRAS: Final = ("service_tier", "system_fingerprint", "moderation")
+
+_NAMED: Final = HARMLESS | BOUND | THINKING_FIELDS
+_SAID: Final = frozenset({"obfuscation", "reasoning", "usage"})
+"""Padding, and what a message says in words of its own."""
 
 
 class Omissions:
@@ -46,6 +52,9 @@ class Omissions:
         if chunk.choices:
             said["choices"] = [{"delta": dict(delta_fields(chunk)), "logprobs": side_data(chunk).get("logprobs")}]
         self._see(OPENAI_ANSWERS, said, "")
+        for level, fields in openai_fields(chunk).items():
+            if level not in {"usage", "form"}:
+                self._names |= dict.fromkeys(name if name in _NAMED else OWN for name in fields if name not in _SAID)
 
     def add(self, name: str) -> None:
         """Note one thing by its name."""

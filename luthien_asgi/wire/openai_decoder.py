@@ -8,8 +8,7 @@ Deliberate differences from the bytes (those of `luthien_asgi.wire.split` come o
 3. Usage that comes before every choice has finished, as Perplexity's does with each event, is kept back; the last one is given
    out with the end, unless usage came after the finish reasons.
 4. A finish reason that names a failure (`error`, `network_error`, `abort`) is a failure, not an end.
-5. A comment, an event without data and one with nothing in it (Azure's filter results) is a chunk without choices: a sign of
-   life.
+5. A comment, an event without data and one with nothing in it is a chunk without choices: a sign of life.
 """
 
 from __future__ import annotations
@@ -71,6 +70,7 @@ class OpenAIDecoder(EventDecoder):
                 self._pass_finish(chunk, choices[0], chunks)
             elif "usage" in chunk and not self._all_ended():
                 self._early_usage = chunk
+                self._pass_own_fields(chunk, chunks)
             else:
                 chunks.append(chunk)
                 if "usage" in chunk:
@@ -80,12 +80,20 @@ class OpenAIDecoder(EventDecoder):
 
     def _pass_finish(self, chunk: ChunkData, choice: dict[str, Any], chunks: list[ChunkData]) -> None:
         if choice["index"] in self._ended:
+            if "provider_specific_fields" in chunk:
+                chunks.append({**chunk, "choices": [{**choice, "finish_reason": None}]})
             return
         if choice["finish_reason"] in _FAILURES:
             msg = f"the provider ended the answer with the finish reason {choice['finish_reason']!r}"
             raise BackendError(msg)
         self._ended.add(choice["index"])
         chunks.append(chunk)
+
+    def _pass_own_fields(self, chunk: ChunkData, chunks: list[ChunkData]) -> None:
+        """Let the fields of the provider's own beside an early usage go on: a later usage takes its place."""
+        fields = chunk.get("provider_specific_fields", {}).get("openai", {}).pop("chunk", None)
+        if fields:
+            chunks.append({**self._sign_of_life(), "provider_specific_fields": {"openai": {"chunk": fields}}})
 
     def _all_ended(self) -> bool:
         return bool(self._ended) and all(choice in self._ended for choice in self._seen if choice >= 0)
@@ -106,12 +114,16 @@ class OpenAIDecoder(EventDecoder):
 
 def _raise_error(event: str, data: ChunkData) -> None:
     """Raise the error that an event is: it has a truthy `error`, is named so, or Groq says why it stopped."""
-    error = data.get("error") or (event == "error" and error_fields(data))
+    error = data.get("error")
+    is_error = event == "error" or data.get("object") == "error"  # vLLM's has no envelope
+    if not error and is_error:
+        error = error_fields(data)
     groq = data.get("x_groq")
     if not error and isinstance(groq, dict):
         error = groq.get("error")
-    if error or event == "error":
-        raise provider_error(error or {}, wire="openai")
+    if error or is_error:
+        inner = error.get("error") if isinstance(error, dict) else None
+        raise provider_error(inner or error or {}, wire="openai")
 
 
 def _first_text(value: object) -> str:

@@ -1,10 +1,11 @@
 """Chunks to an OpenAI client: `chat.completion.chunk` frames, or one `chat.completion`.
 
 Strategy: a frame is built from what a chunk says, never dumped from it; one handler for each kind of block, chosen by dict. What
-an OpenAI client has no field for (signatures, redacted thinking, server tools, citations) gives no frame.
+an OpenAI client has no field for (signatures, redacted thinking, server tools, citations) gives no frame: `omitted` names it.
+Fields of the provider's own go out beside the first frame of the chunk that they rode along with, or in one of their own.
 
 The opening delta of a choice waits for what it opens, because it says so: `content` is "" before text and null before the rest.
-Annotations are sent in one delta before the finish: the official SDK cannot add up a list without indices.
+Annotations, and other lists without indices, are sent in one delta before the finish: the official SDK cannot add them up.
 """
 
 from __future__ import annotations
@@ -15,18 +16,30 @@ from typing import Any, Final
 
 from luthien_asgi import jsontext
 from luthien_asgi.blocks import BlockKind
-from luthien_asgi.chunks import Chunk, Part, delta_field, finish_reason_of, has_role, read_part, usage_of
+from luthien_asgi.chunks import (
+    Chunk,
+    Part,
+    delta_field,
+    finish_reason_of,
+    has_role,
+    openai_fields,
+    read_part,
+    usage_of,
+)
 from luthien_asgi.errors import ApiError, StreamStateError
 from luthien_asgi.request import ChatRequest
 from luthien_asgi.settings import StreamSettings
+from luthien_asgi.wire.beside import Beside
 from luthien_asgi.wire.error_bodies import openai_error
 from luthien_asgi.wire.omissions import Omissions
-from luthien_asgi.wire.openai_frames import Identity, OpenAICollector, OpenAIFrames, OpenAIOutput
+from luthien_asgi.wire.openai_collect import OpenAICollector
+from luthien_asgi.wire.openai_frames import NOTHING, Identity, OpenAIFrames, OpenAIOutput
 from luthien_asgi.wire.tool_calls import CallNumbers
 from luthien_asgi.wire.usage import finish_reason_for, openai_usage
 
 __all__ = ["OpenAIEncoder"]
 
+_MEDIA: Final = ("audio", "images")
 _COMMENT: Final = b": ping\n\n"
 _NO_CONTENT: Final[Mapping[str, Any]] = {"role": "assistant", "content": None, "refusal": None}
 _TEXT_FIRST: Final[Mapping[str, Any]] = {"role": "assistant", "content": "", "refusal": None}
@@ -41,7 +54,11 @@ class _Choice:
     """Nobody has spoken of it: it began because a choice of a higher number did."""
     finished: bool = False
     calls: CallNumbers = field(default_factory=CallNumbers)
-    annotations: list[Any] = field(default_factory=list)
+    first: Mapping[str, Any] | None = None
+    """The opening delta as the provider wrote it."""
+    legacy: bool = False
+    """Whether the provider writes its call as `function_call`, as OpenAI did before there were tools."""
+    beside: Beside = field(default_factory=Beside)
 
 
 class OpenAIEncoder:
@@ -63,10 +80,14 @@ class OpenAIEncoder:
         self._ping = settings.openai_ping
         self._identity = Identity(id=id if id.startswith("chatcmpl-") else f"chatcmpl-{id}", model=request.model, created=created)
         self._collector = OpenAICollector() if collect else None
-        self._out: OpenAIOutput = self._collector or OpenAIFrames(include_usage=_wants_usage(request))
+        self._include_usage = collect or _wants_usage(request)
+        self._out: OpenAIOutput = self._collector or OpenAIFrames(include_usage=self._include_usage)
         self._out.fields = self._identity.fields()
         self._choices: dict[int, _Choice] = {}
         self._usage: dict[str, Any] = {}
+        self._own_usage: Mapping[str, Any] = NOTHING
+        self._usage_top: Mapping[str, Any] = NOTHING
+        self._top: dict[str, Any] = {}
         self._omissions = Omissions()
         self._sent = False
         self._ended = False
@@ -80,11 +101,15 @@ class OpenAIEncoder:
             self._omissions.see_part(part)
         if part.kind is None or not self._sent:
             self._see(chunk)
+        extras = openai_fields(chunk)
+        frames = self._ride(chunk, part, extras) if extras else []
         if part.kind is None or not chunk.choices:
-            return self._feed_plain(chunk)
-        frames = _HANDLERS[part.kind](self, chunk, part)
+            return frames + self._feed_plain(chunk, extras)
+        frames += _HANDLERS[part.kind](self, chunk, part)
         reason = finish_reason_of(chunk)
-        return frames if reason is None else frames + self._finish(self._choice(part.choice), reason)
+        if reason is not None:
+            return frames + self._finish(self._choice(part.choice), reason)
+        return frames + self._rest(self._choice(part.choice)) if extras else frames
 
     def finish(self) -> list[bytes]:
         """Return the usage frame, where it was asked for, and `[DONE]`. Raises `StreamStateError` when a choice has no finish."""
@@ -95,7 +120,8 @@ class OpenAIEncoder:
             raise StreamStateError(msg)
         frames = [frame for choice in self._choices.values() for frame in self._finish(choice, "stop")]
         self._ended = self._complete = True
-        return frames + self._out.end(openai_usage(self._usage) if self._usage else None)
+        usage = {**openai_usage(self._usage), **self._own_usage} if self._usage else None
+        return frames + self._out.end(usage, {**self._top, **self._usage_top})
 
     @property
     def omitted(self) -> Sequence[str]:
@@ -112,8 +138,8 @@ class OpenAIEncoder:
         """Return a comment, an empty chunk once a choice has begun, or nothing, as the settings say."""
         if self._ended or self._collector or self._ping == "off":
             return []
-        going = [choice.index for choice in self._choices.values() if choice.began and not choice.finished]
-        return self._out.delta(going[0], {}) if self._ping == "chunk" and going else [_COMMENT]
+        going = self._going()
+        return self._out.delta(going.index, {}) if self._ping == "chunk" and going is not None else [_COMMENT]
 
     def body(self) -> dict[str, Any]:
         """Return the answer as a `chat.completion`. Only after `finish()`, and only of an encoder that collects."""
@@ -124,7 +150,32 @@ class OpenAIEncoder:
 
     # --- what a chunk means ---------------------------------------------------------------------------------------------
 
-    def _feed_plain(self, chunk: Chunk) -> list[bytes]:
+    def _ride(self, chunk: Chunk, part: Part, extras: Mapping[str, Any]) -> list[bytes]:
+        """Keep the fields of the provider's own that a chunk carries for the next frame.
+
+        What an earlier chunk left leaves before, where it would be overwritten.
+        """
+        top, beside = extras.get("chunk", NOTHING), extras.get("choice", NOTHING)
+        if "usage" in extras:
+            self._own_usage = extras["usage"]
+            if self._include_usage:
+                self._usage_top = top
+                return []
+            top = {name: value for name, value in top.items() if name != "obfuscation"}
+        choice = self._choice(part.choice) if chunk.choices else self._going()
+        frames: list[bytes] = []
+        if choice is not None and (top.keys() & self._top.keys() or beside.keys() & choice.beside.choice.keys()):
+            frames = self._rest(choice, _FIRST.get(part.kind, _TEXT_FIRST))
+        self._top |= top
+        if choice is not None and chunk.choices and not choice.finished:
+            choice.beside.take(extras)
+        return frames
+
+    def _going(self) -> _Choice | None:
+        """Return a choice that has begun and not ended."""
+        return next((choice for choice in self._choices.values() if choice.began and not choice.finished), None)
+
+    def _feed_plain(self, chunk: Chunk, extras: Mapping[str, Any]) -> list[bytes]:
         if usage := usage_of(chunk):
             self._usage |= usage
         if not chunk.choices:
@@ -133,14 +184,27 @@ class OpenAIEncoder:
         if reason is not None:
             return self._finish(self._choice(said.index), reason, logprobs=_logprobs(chunk))
         if has_role(chunk):
-            self._choice(said.index)
+            choice, form = self._choice(said.index), extras.get("form", NOTHING)
+            if "opening" in form:
+                choice.first = {**_NO_CONTENT, "content": form["opening"]}
+            # An opening delta that was an event of its own need not wait for what it opens.
+            return self._begin(choice, _NO_CONTENT) if form.get("alone") else []
         logprobs = _logprobs(chunk)
-        return [] if logprobs is None else self._delta(self._choice(said.index), _TEXT_FIRST, {"content": ""}, logprobs)
+        if logprobs is None:
+            return self._rest(self._choice(said.index)) if extras else []
+        return self._delta(self._choice(said.index), _TEXT_FIRST, {"content": ""}, logprobs)
+
+    def _rest(self, choice: _Choice, first: Mapping[str, Any] = _TEXT_FIRST) -> list[bytes]:
+        """Return a frame for the fields of the provider's own that no other frame of their chunk took along."""
+        if choice.finished or not (choice.beside.waits or self._top):
+            return []
+        frames = self._begin(choice, first)
+        return frames + (self._write(choice, {}) if choice.beside.waits or self._top else [])
 
     def _text(self, chunk: Chunk, part: Part) -> list[bytes]:
         choice = self._choice(part.choice)
         if annotations := delta_field(chunk, "annotations"):
-            choice.annotations += map(_plain, annotations)
+            choice.beside.additions.keep("annotations", [_plain(annotation) for annotation in annotations])
         return self._fragment(choice, _TEXT_FIRST, "content", chunk, part.text)
 
     def _thinking(self, chunk: Chunk, part: Part) -> list[bytes]:
@@ -153,12 +217,21 @@ class OpenAIEncoder:
         if part.phase == "close":
             return []
         choice = self._choice(part.choice)
-        entry = choice.calls.entry(part)
+        own = openai_fields(chunk)
+        if own.get("form", NOTHING).get("function_call"):
+            choice.legacy = True
+            call = {"name": part.name, "arguments": part.text} if part.name else {"arguments": part.text}
+            return self._delta(choice, _NO_CONTENT, {"function_call": call}, _logprobs(chunk))
+        entry = choice.calls.entry(part, own=own) if "call" in own or "body" in own else choice.calls.entry(part)
         return [] if entry is None else self._delta(choice, _NO_CONTENT, {"tool_calls": [entry]}, _logprobs(chunk))
 
-    def _audio(self, chunk: Chunk, part: Part) -> list[bytes]:
-        audio = delta_field(chunk, "audio")
-        return [] if not audio else self._delta(self._choice(part.choice), _NO_CONTENT, {"audio": _plain(audio)})
+    def _other(self, chunk: Chunk, part: Part) -> list[bytes]:
+        choice = self._choice(part.choice)
+        media = {name: _plain(said) for name in _MEDIA if (said := delta_field(chunk, name))}
+        if not media:
+            return []
+        now = choice.beside.additions.now(media)
+        return self._delta(choice, _NO_CONTENT, now) if now else []
 
     def _nothing(self, chunk: Chunk, part: Part) -> list[bytes]:
         del chunk, part
@@ -168,41 +241,66 @@ class OpenAIEncoder:
 
     def _fragment(self, choice: _Choice, first: Mapping[str, Any], name: str, chunk: Chunk, text: str) -> list[bytes]:
         if not text:
-            return []
+            logprobs = _logprobs(chunk)
+            return [] if logprobs is None else self._delta(choice, first, {name: ""}, logprobs)
         logprobs = _logprobs(chunk)
-        if logprobs is not None:
+        if logprobs is not None or choice.beside.waits:
             return self._delta(choice, first, {name: text}, logprobs)
         self._require_unfinished(choice)
-        return self._begin(choice, first) + self._out.text(choice.index, name, text)
+        frames = self._begin(choice, first)
+        if not self._top:
+            return frames + self._out.text(choice.index, name, text)
+        top, self._top = self._top, {}
+        return frames + self._out.text(choice.index, name, text, top)
 
     def _delta(self, choice: _Choice, first: Mapping[str, Any], delta: Mapping[str, Any], logprobs: object = None) -> list[bytes]:
         self._require_unfinished(choice)
-        return self._begin(choice, first) + self._out.delta(choice.index, delta, logprobs=logprobs)
+        return self._begin(choice, first) + self._write(choice, delta, logprobs=logprobs)
+
+    def _write(
+        self, choice: _Choice, delta: Mapping[str, Any], *, logprobs: object = None, finish_reason: str | None = None
+    ) -> list[bytes]:
+        """Write a frame, with all that waits to go out beside it."""
+        beside, top = choice.beside, self._top
+        if beside.waits:
+            delta = {**beside.of_delta(), **delta}
+        self._top = {}
+        return self._out.delta(
+            choice.index, delta, logprobs=logprobs, finish_reason=finish_reason, beside=beside.of_choice(), top=top
+        )
 
     def _finish(self, choice: _Choice, reason: str, *, logprobs: object = None) -> list[bytes]:
         if choice.finished:
             return []
-        frames = self._begin(choice, _TEXT_FIRST)
+        frames = [] if choice.began else self._begin(choice, _TEXT_FIRST)
         if unnamed := choice.calls.unnamed():
             frames += self._out.delta(choice.index, {"tool_calls": unnamed})
-        if choice.annotations:
-            frames += self._out.delta(choice.index, {"annotations": choice.annotations})
+        if late := choice.beside.additions.late():
+            frames += self._out.delta(choice.index, late)
         choice.finished = True
-        reason = finish_reason_for(reason, calls_sent=choice.calls.sent > 0)
-        return frames + self._out.delta(choice.index, {}, logprobs=logprobs, finish_reason=reason)
+        if choice.legacy and reason == "tool_calls":
+            reason = "function_call"
+        elif not choice.legacy:
+            reason = finish_reason_for(reason, calls_sent=choice.calls.sent > 0)
+        return frames + self._write(choice, {}, logprobs=logprobs, finish_reason=reason)
 
     def _begin(self, choice: _Choice, first: Mapping[str, Any]) -> list[bytes]:
         if choice.began:
             return []
-        choice.began = self._sent = True
+        self._sent = True
         self._identity.fix()
         # The official SDK adds choices to a list as they come: those of a lower number begin before.
-        lower = [index for index in range(choice.index) if index not in self._choices]
-        for index in lower:
-            self._choices[index] = _Choice(index, unsaid=True)
-        begin = [self._choices[index] for index in range(choice.index)]
-        frames = [frame for before in begin for frame in self._begin(before, _TEXT_FIRST)]
-        return frames + self._out.delta(choice.index, first)
+        for index in range(choice.index):
+            self._choices.setdefault(index, _Choice(index, unsaid=True))
+        frames = [frame for index in range(choice.index) for frame in self._open(self._choices[index], _TEXT_FIRST)]
+        return frames + self._open(choice, first)
+
+    def _open(self, choice: _Choice, first: Mapping[str, Any]) -> list[bytes]:
+        if choice.began:
+            return []
+        choice.began = True
+        top, self._top = self._top, {}
+        return self._out.delta(choice.index, choice.first or first, beside=choice.beside.of_choice(), top=top)
 
     # --- state ------------------------------------------------------------------------------------------------------------
 
@@ -234,8 +332,14 @@ _HANDLERS: Final[Mapping[BlockKind, Callable[[OpenAIEncoder, Chunk, Part], list[
     BlockKind.REFUSAL: OpenAIEncoder._refusal,  # noqa: SLF001
     BlockKind.TOOL_CALL: OpenAIEncoder._tool_call,  # noqa: SLF001
     BlockKind.REDACTED_THINKING: OpenAIEncoder._nothing,  # noqa: SLF001
-    BlockKind.OTHER: OpenAIEncoder._audio,  # noqa: SLF001
+    BlockKind.OTHER: OpenAIEncoder._other,  # noqa: SLF001
 }
+
+_FIRST: Final[Mapping[BlockKind | None, Mapping[str, Any]]] = {
+    BlockKind.REFUSAL: _REFUSAL_FIRST,
+    **dict.fromkeys((BlockKind.THINKING, BlockKind.REDACTED_THINKING, BlockKind.TOOL_CALL, BlockKind.OTHER), _NO_CONTENT),
+}
+"""How a choice's opening delta reads before a block of each kind; before the rest it is that of a text."""
 
 
 def _wants_usage(request: ChatRequest) -> bool:

@@ -13,31 +13,29 @@ Deliberate differences from the input:
 3. Empty content is dropped; in a tool call an empty id or name, and `type` without an id or a name.
 4. A `function_call` delta, which OpenAI replaced by tool calls in 2023, is a tool call; its id is made from the answer's.
 5. A server tool (`srvtoolu_…`) ran at the provider: it is of kind other, and never a call that the client is asked to run.
-6. Logprobs without any content beside them go with an empty part of the text; beside a finish reason alone they are dropped.
-7. Padding (`obfuscation`), Azure's filter results, Perplexity's cumulative `message` and its citation lists are dropped.
+6. Logprobs without any content beside them go with an empty part of the text, or with the finish reason.
+7. A field of the provider's own goes into the rider (`luthien_asgi.extras`) of the part that it stands beside; null says nothing.
+   What its machinery fills in goes with the role or the finish reason where the event has one, so that it does not depend on what
+   a policy makes of the text; thinking in other words goes with the thinking.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from types import NoneType
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
-from luthien_asgi import jsontext
-from luthien_asgi.wire.faults import malformed
+from luthien_asgi.wire.faults import malformed, provider_error
+from luthien_asgi.wire.own_fields import CHOICE, CHUNK, DELTA, Own, own_fields
+from luthien_asgi.wire.split_parts import NOTHING, TEXT_RIDER, SplitPart, items_of, number, parts_of, text_of
 
 __all__ = ["split_chunk"]
 
 _Data = dict[str, Any]
 
 
-class _Part(NamedTuple):
-    delta: _Data
-    rider: _Data | None = None
-
-
-_TEXT_RIDER: Final = ("text", "delta")
-_OTHER_RIDER: Final = ("other", "delta")
+_BEGIN: Final = SplitPart({"role": "assistant"})
+_THINKING: Final = frozenset({"reasoning_content", "thinking_blocks"})
 _CHOICES: Final = 128
 """Choices of one answer: the OpenAI API's own limit."""
 _TOKEN_COUNTS: Final = ("prompt_tokens", "completion_tokens", "total_tokens")
@@ -46,22 +44,22 @@ _CACHE_COUNTS: Final = ("cache_read_input_tokens", "cache_creation_input_tokens"
 _TOKEN_DETAILS: Final = ("prompt_tokens_details", "completion_tokens_details")
 
 
-def split_chunk(data: _Data, seen_roles: set[int]) -> list[_Data]:
+def split_chunk(data: _Data, seen_roles: set[int], *, extras: bool = True) -> list[_Data]:
     """Return the chunk data of one event, one part each; a chunk without choices when there is nothing in it.
 
     `seen_roles` is the memory of one stream: an empty set at first, the same set with every call. It holds the choices that have
-    begun and, as negative numbers, the tool indices that stand for server tools. Raises `BackendError` for an event that is not
-    understood.
+    begun and, as negative numbers, the tool indices that stand for server tools. Without `extras` fields that are not known are
+    left out: those of LiteLLM's classes are not the provider's. Raises `BackendError` for an event that is not understood.
     """
     choices = data.get("choices")
     if type(choices) is list and len(choices) == 1 and not data.get("usage"):
-        plain = _plain_text(data, choices[0], seen_roles)
+        plain = _plain_text(data, choices[0], seen_roles, extras)
         if plain is not None:
             return [plain]
-    return _split(data, choices, seen_roles)
+    return _split(data, choices, seen_roles, extras)
 
 
-def _plain_text(data: _Data, choice: object, seen: set[int]) -> _Data | None:
+def _plain_text(data: _Data, choice: object, seen: set[int], extras: bool) -> _Data | None:
     """Return the chunk of an event that holds one fragment of text and nothing else, which most of them are."""
     if type(choice) is not dict or choice.get("finish_reason") or choice.get("logprobs"):
         return None
@@ -73,18 +71,42 @@ def _plain_text(data: _Data, choice: object, seen: set[int]) -> _Data | None:
         return None
     chunk = _head(data)
     chunk["choices"] = [{"index": index, "delta": delta, "finish_reason": None, "logprobs": None}]
+    if not (CHUNK.issuperset(data) and CHOICE.issuperset(choice)) and extras:
+        if "error" in choice:
+            return None
+        levels = {"chunk": own_fields(data, CHUNK), "choice": own_fields(choice, CHOICE)}
+        if said := {level: fields for level, fields in levels.items() if fields}:
+            chunk["provider_specific_fields"] = {"openai": said}
     return chunk
 
 
-def _split(data: _Data, choices: object, seen: set[int]) -> list[_Data]:
+def _split(data: _Data, choices: object, seen: set[int], extras: bool) -> list[_Data]:
     if choices is not None and not isinstance(choices, list):
         raise malformed()
     head = _head(data)
-    chunks = [chunk for choice in choices or () for chunk in _choice_chunks(head, choice, seen)]
+    top = own_fields(data, CHUNK) if extras else {}
+    chunks: list[_Data] = []
+    for choice in choices or ():
+        said = list(_choice_chunks(head, choice, seen, Own(chunk=top) if extras else None))
+        if said:
+            chunks += said
+            top = {}
     usage = _usage(data)
     if usage is not None:
-        chunks.append({**head, "choices": [], "usage": usage})
+        own = Own(chunk=top, usage=usage) if extras else Own()
+        chunks.append(_chunk_without_choice(head, own.rider(), usage))
+    elif top:
+        chunks.append(_chunk_without_choice(head, Own(chunk=top).rider()))
     return chunks or [{**head, "choices": []}]
+
+
+def _chunk_without_choice(head: _Data, rider: _Data | None, usage: _Data | None = None) -> _Data:
+    chunk = {**head, "choices": []}
+    if usage is not None:
+        chunk["usage"] = usage
+    if rider is not None:
+        chunk["provider_specific_fields"] = rider
+    return chunk
 
 
 def _head(data: _Data) -> _Data:
@@ -104,27 +126,74 @@ def _head(data: _Data) -> _Data:
     return head
 
 
-def _choice_chunks(head: _Data, choice: object, seen: set[int]) -> Iterator[_Data]:
+def _choice_chunks(head: _Data, choice: object, seen: set[int], own: Own | None) -> Iterator[_Data]:
     if not isinstance(choice, dict):
         raise malformed()
-    index, delta, finish = _number(choice.get("index"), 0), choice.get("delta"), _finish_reason(choice)
+    if choice.get("error"):  # OpenRouter's form
+        raise provider_error(choice["error"], wire="openai")
+    index, delta, finish = number(choice.get("index"), 0), choice.get("delta"), _finish_reason(choice)
     if index >= _CHOICES:
         raise malformed()
     if delta is None:
         delta = {}
     if not isinstance(delta, dict):
         raise malformed()
-    parts, logprobs = list(_parts(head, delta, index, seen)), _logprobs(choice)
+    parts, logprobs = list(parts_of(head, delta, index, seen, extras=own is not None)), _logprobs(choice)
     if logprobs is not None and finish is None and not parts:
-        parts.append(_Part({"content": ""}, _rider(_TEXT_RIDER)))
-    if index not in seen and (parts or finish or delta.get("role")):
+        parts.append(SplitPart({"content": ""}, dict(TEXT_RIDER)))
+    owner = next((at for at, part in enumerate(parts) if "content" in part.delta or "refusal" in part.delta), 0)
+    begin = _BEGIN if index not in seen else None
+    end = NOTHING if finish is not None else None
+    if own is not None:
+        own = own._replace(choice=own_fields(choice, CHOICE), delta=own_fields(delta, DELTA))
+        begin, end = _placed(own, parts, owner, begin=begin, end=end)
+        if begin is not None and delta.get("role"):
+            opening = "" if isinstance(delta.get("content"), str) else None
+            begin = begin.beside(Own(form={"opening": opening, "alone": not parts and end is None}))
+    if begin is not None and (parts or finish or delta.get("role") or begin.rider):
         seen.add(index)
-        yield _chunk(head, index, _Part({"role": "assistant"}))
-    owner = next((part for part in parts if "content" in part.delta or "refusal" in part.delta), parts[0] if parts else None)
-    for part in parts:
-        yield _chunk(head, index, part, logprobs=logprobs if part is owner else None)
-    if finish is not None:
-        yield _chunk(head, index, _Part({}), finish=finish)
+        yield _chunk(head, index, begin)
+    for at, part in enumerate(parts):
+        yield _chunk(head, index, part, logprobs=logprobs if at == owner else None)
+    if end is not None:
+        yield _chunk(head, index, end, finish=finish, logprobs=None if parts else logprobs)
+
+
+def _placed(
+    own: Own, parts: list[SplitPart], owner: int, *, begin: SplitPart | None, end: SplitPart | None
+) -> tuple[SplitPart | None, SplitPart | None]:
+    """Put a provider's own fields beside the parts that they belong to; return what begins and what ends the choice.
+
+    A part of their own is appended where the event has nothing else to carry them.
+    """
+    thinking, about, harmless = own.sorted()
+    carrier = owner if parts else None
+    if thinking.delta:
+        at = next((at for at, part in enumerate(parts) if part.delta.keys() & _THINKING), None)
+        _put(parts, at, thinking)
+    if any(about):
+        if carrier is None and end is not None:
+            end = end.beside(about)
+        elif carrier is None and begin is not None:
+            begin = begin.beside(about)
+        else:
+            carrier = _put(parts, carrier, about)
+    if any(harmless):
+        if end is not None:
+            end = end.beside(harmless)
+        elif begin is not None:
+            begin = begin.beside(harmless)
+        else:
+            _put(parts, carrier, harmless)
+    return begin, end
+
+
+def _put(parts: list[SplitPart], at: int | None, own: Own) -> int:
+    if at is None:
+        parts.append(NOTHING)
+        at = len(parts) - 1
+    parts[at] = parts[at].beside(own)
+    return at
 
 
 def _logprobs(choice: _Data) -> _Data | None:
@@ -132,7 +201,7 @@ def _logprobs(choice: _Data) -> _Data | None:
     logprobs = choice.get("logprobs")
     if not isinstance(logprobs, dict) or not any(logprobs.values()):
         return None
-    if not all(_is_logprob(token) for name in ("content", "refusal") for token in _items(logprobs.get(name))):
+    if not all(_is_logprob(token) for name in ("content", "refusal") for token in items_of(logprobs.get(name))):
         raise malformed()
     return logprobs
 
@@ -146,165 +215,27 @@ def _is_logprob(token: object) -> bool:
     return sound and all(map(_is_logprob, top or ()))
 
 
-def _chunk(head: _Data, index: int, part: _Part, *, finish: str | None = None, logprobs: _Data | None = None) -> _Data:
-    chunk = {**head, "choices": [{"index": index, "delta": part.delta, "finish_reason": finish, "logprobs": logprobs}]}
+def _chunk(head: _Data, index: int, part: SplitPart, *, finish: str | None = None, logprobs: _Data | None = None) -> _Data:
+    chunk = {**head, "choices": [{"index": index, "delta": dict(part.delta), "finish_reason": finish, "logprobs": logprobs}]}
     if part.rider is not None:
         chunk["provider_specific_fields"] = part.rider
     return chunk
 
 
-def _rider(what: tuple[str, str]) -> _Data:
-    return {"kind": what[0], "phase": what[1]}
-
-
-def _parts(head: _Data, delta: _Data, index: int, seen: set[int]) -> Iterator[_Part]:
-    yield from _thinking(delta)
-    yield from _content(delta)
-    refusal = _text(delta.get("refusal"))
-    if refusal:
-        yield _Part({"refusal": refusal})
-    yield from _tool_calls(delta, index, seen)
-    yield from _function_call(head, delta, index)
-    yield from _media(delta)
-
-
-def _thinking(delta: _Data) -> list[_Part]:
-    text = _text(delta.get("reasoning_content")) or _text(delta.get("reasoning")) or _details_text(delta.get("reasoning_details"))
-    parts = [part for block in _items(delta.get("thinking_blocks")) for part in _thinking_block(block)]
-    if text and not any("reasoning_content" in part.delta for part in parts):
-        parts.insert(0, _Part({"reasoning_content": text}))
-    return parts
-
-
-def _thinking_block(block: object) -> Iterator[_Part]:
-    if not isinstance(block, dict):
-        raise malformed()
-    if block.get("type") == "redacted_thinking":
-        yield _Part({"thinking_blocks": [{"type": "redacted_thinking", "data": _text(block.get("data"))}]})
-        return
-    text, signature = _text(block.get("thinking")), _text(block.get("signature"))
-    thinking = {"type": "thinking", "thinking": text} | ({"signature": signature} if signature else {})
-    if text:
-        yield _Part({"reasoning_content": text, "thinking_blocks": [thinking]})
-    elif signature:
-        yield _Part({"thinking_blocks": [thinking]})
-
-
-def _details_text(details: object) -> str:
-    found = [entry for entry in _items(details) if isinstance(entry, dict)]
-    return "".join(_text(entry.get("text")) or _text(entry.get("summary")) for entry in found)
-
-
-def _content(delta: _Data) -> list[_Part]:
-    content = delta.get("content")
-    parts = _content_list(content if isinstance(content, list) else [_text(content)])
-    annotations = _items(delta.get("annotations"))
-    if not all(isinstance(one, dict) and isinstance(one.get("type"), str | None) for one in annotations):
-        raise malformed()
-    if annotations:
-        first = next((part for part in parts if "content" in part.delta), None)
-        if first is None:
-            parts.append(_Part({"annotations": annotations}))
-        else:
-            first.delta["annotations"] = annotations
-    return [*parts, *_citation(delta.get("provider_specific_fields"))]
-
-
-def _content_list(content: list[Any]) -> list[_Part]:
-    """Return the parts of a content list, in its order: Mistral streams thinking so."""
-    parts = []
-    for entry in content:
-        field, text = ("content", entry) if isinstance(entry, str) else _listed(entry)
-        if text:
-            parts.append(_Part({field: text}))
-    return parts
-
-
-def _listed(entry: object) -> tuple[str, str]:
-    if not isinstance(entry, dict):
-        raise malformed()
-    thinking = entry.get("thinking")
-    if isinstance(thinking, list):
-        return "reasoning_content", "".join(_listed(item)[1] for item in thinking)
-    if entry.get("type") == "thinking":
-        return "reasoning_content", _text(thinking)
-    return "content", _text(entry.get("text"))
-
-
-def _citation(fields: object) -> Iterator[_Part]:
-    """Return the citation that LiteLLM found in an Anthropic stream, as the side data of the text it is."""
-    citation = fields.get("citation") if isinstance(fields, dict) else None
-    if isinstance(citation, dict):
-        event = {"type": "content_block_delta", "index": 0, "delta": {"type": "citations_delta", "citation": citation}}
-        yield _Part({}, {**_rider(_TEXT_RIDER), "anthropic": event})
-
-
-def _tool_calls(delta: _Data, choice: int, seen: set[int]) -> Iterator[_Part]:
-    for position, call in enumerate(_items(delta.get("tool_calls"))):
-        if call is None:
-            continue
-        if not isinstance(call, dict):
-            raise malformed()
-        index, name = _number(call.get("index"), position), _text(call.get("id"))
-        if _is_server_tool(choice, index, name, seen):
-            yield _Part({}, _rider(_OTHER_RIDER))
-        else:
-            yield from _tool_call(call, index, name)
-
-
-def _is_server_tool(choice: int, index: int, name: str, seen: set[int]) -> bool:
-    mark = -1 - (choice << 32 | index)
-    if name.startswith("srvtoolu_"):
-        seen.add(mark)
-    elif name:
-        seen.discard(mark)
-    return mark in seen
-
-
-def _tool_call(call: _Data, index: int, name: str) -> Iterator[_Part]:
-    kind, argument = ("custom", "input") if isinstance(call.get("custom"), dict) else ("function", "arguments")
-    body = call.get(kind)
-    if body is None:
-        body = {}
-    if not isinstance(body, dict):
-        raise malformed()
-    label = _text(body.get("name"))
-    if not (name or body):
-        return
-    opening: _Data = {"id": name} if name else {}
-    if name or label:
-        opening["type"] = kind
-    inside = {"name": label, argument: _written(body.get(argument))} if label else {argument: _written(body.get(argument))}
-    yield _Part({"tool_calls": [{"index": index, **opening, kind: inside}]})
-
-
-def _function_call(head: _Data, delta: _Data, choice: int) -> Iterator[_Part]:
-    call = delta.get("function_call")
-    if call is None:
-        return
-    if not isinstance(call, dict):
-        raise malformed()
-    name = f"call_{head['id']}_{choice}" if call.get("name") else ""
-    yield from _tool_call({"function": call}, 0, name)
-
-
-def _media(delta: _Data) -> Iterator[_Part]:
-    audio, images = delta.get("audio"), _items(delta.get("images"))
-    if isinstance(audio, dict) and audio:
-        yield _Part({"audio": audio})
-    if images:
-        yield _Part({"images": images}, _rider(_OTHER_RIDER))
-
-
 def _finish_reason(choice: _Data) -> str | None:
-    reason = _text(choice.get("finish_reason"))
+    reason = text_of(choice.get("finish_reason"))
     return "tool_calls" if reason == "function_call" else reason or None
+
+
+def _choice_usage(choices: object) -> object:
+    """Return the usage that Moonshot puts into the choice."""
+    return next((choice["usage"] for choice in choices if choice.get("usage")), None) if isinstance(choices, list) else None
 
 
 def _usage(data: _Data) -> _Data | None:
     """Return the usage, or None; one whose counts are not whole numbers is no usage; a detail that is none is left out."""
     groq = data.get("x_groq")
-    usage = data.get("usage") or (groq.get("usage") if isinstance(groq, dict) else None)
+    usage = data.get("usage") or (groq.get("usage") if isinstance(groq, dict) else None) or _choice_usage(data.get("choices"))
     if not isinstance(usage, dict) or not usage:
         return None
     counts = all(usage.get(field) is None or _is_count(usage[field]) for field in (*_TOKEN_COUNTS, *_CACHE_COUNTS))
@@ -320,35 +251,3 @@ def _whole_counts(details: _Data) -> _Data:
 
 def _is_count(value: object) -> bool:
     return type(value) is int and value >= 0
-
-
-def _text(value: object) -> str:
-    if value is None:
-        return ""
-    if not isinstance(value, str):
-        raise malformed()
-    return value
-
-
-def _written(value: object) -> str:
-    """Return a tool call's arguments as text; some providers send the object itself."""
-    return jsontext.dumps(value).decode() if isinstance(value, dict | list) else _text(value)
-
-
-def _items(value: object) -> list[Any]:
-    if value is None:
-        return []
-    if not isinstance(value, list):
-        raise malformed()
-    return value
-
-
-def _number(value: object, default: int) -> int:
-    """Return an index; digits in a string are one too."""
-    if value is None:
-        return default
-    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 10:
-        return int(value)
-    if type(value) is int and 0 <= value < 2**31:
-        return value
-    raise malformed()

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from luthien_asgi.chunks import Part
+from luthien_asgi.wire.joining import is_addable
 
 __all__ = ["SERVER_TOOL_PREFIX", "CallNumbers"]
 
 SERVER_TOOL_PREFIX = "srvtoolu_"
 """Ids of tools that ran at the provider: a client that is shown one as a call would run it again."""
+_NOTHING: Final[Mapping[str, Any]] = {}
 
 
 @dataclass(slots=True)
@@ -22,9 +25,30 @@ class _Call:
     """None until the opening has been sent: that waits for the call's name."""
     held: list[str] = field(default_factory=list)
 
+    own: dict[str, Any] = field(default_factory=dict)
+    body: dict[str, Any] = field(default_factory=dict)
+    said: set[str] = field(default_factory=set)
+    """Own fields that the client was sent, and cannot be sent again: the official SDK could not add them up."""
+
     @property
     def ran_at_provider(self) -> bool:
         return self.id.startswith(SERVER_TOOL_PREFIX)
+
+    def add(self, own: Mapping[str, Any]) -> None:
+        """Keep the provider's own fields for the next entry."""
+        new = {name: value for name, value in own.get("call", _NOTHING).items() if name not in self.said}
+        self.said |= {name for name, value in new.items() if not is_addable(value)}
+        self.own |= new
+        self.body |= {name: value for name, value in own.get("body", _NOTHING).items() if is_addable(value)}
+
+    def beside(self, entry: dict[str, Any]) -> dict[str, Any]:
+        """Return an entry with what was kept for it."""
+        if not (self.own or self.body):
+            return entry
+        kind = "custom" if self.custom else "function"
+        made = {**self.own, **entry, kind: {**self.body, **entry[kind]}}
+        self.own, self.body = {}, {}
+        return made
 
 
 class CallNumbers:
@@ -41,13 +65,18 @@ class CallNumbers:
         self.sent = 0
         """How many calls the client knows of."""
 
-    def entry(self, part: Part) -> dict[str, Any] | None:
-        """Return the entry that a part gives, or None when there is nothing to tell yet."""
+    def entry(self, part: Part, own: Mapping[str, Any] = _NOTHING) -> dict[str, Any] | None:
+        """Return the entry that a part gives, or None when there is nothing to tell yet.
+
+        `own` are the provider's own fields: of the call (`call`), and of its function or custom tool (`body`).
+        """
         call = self._known(part) or self._begin(part)
         if call.ran_at_provider:
             return None
+        if own:
+            call.add(own)
         if call.index is not None:
-            return _continuation(call, part.text) if part.text else None
+            return call.beside(_continuation(call, part.text)) if part.text or call.own or call.body else None
         call.held.append(part.text)
         return self._opening(call, part.name) if part.name else None
 
@@ -76,7 +105,7 @@ class CallNumbers:
             self._unnamed.remove(call)
         text = "".join(call.held)
         body = {"custom": {"name": name, "input": text}} if call.custom else {"function": {"name": name, "arguments": text}}
-        return {"index": call.index, "id": call.id, "type": "custom" if call.custom else "function", **body}
+        return call.beside({"index": call.index, "id": call.id, "type": "custom" if call.custom else "function", **body})
 
 
 def _continuation(call: _Call, text: str) -> dict[str, Any]:

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from luthien_asgi.backend.chunks import build
-from luthien_asgi.chunks import read_part, with_text
+from luthien_asgi.chunk_edits import with_text
+from luthien_asgi.chunks import read_part
 
 pytestmark = pytest.mark.litellm
 

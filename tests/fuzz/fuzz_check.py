@@ -118,7 +118,7 @@ def _typed(holder: Any, where: str, **types: Any) -> None:
 
 
 _OPTIONAL: Final = (str, None)
-_DELTA: Final = frozenset({"role", "content", "refusal", "reasoning_content", "tool_calls", "audio", "annotations"})
+_LITELLMS: Final = frozenset({"thinking_blocks", "provider_specific_fields", "reasoning_items"})
 
 
 def _openai_events(events: list[dict[str, Any]]) -> None:
@@ -131,7 +131,7 @@ def _openai_events(events: list[dict[str, Any]]) -> None:
         for choice in event["choices"]:
             _typed(choice, "choice", index=int, delta=dict, finish_reason=_OPTIONAL)
             _message(choice["delta"], "delta")
-            _require(_DELTA.issuperset(choice["delta"]), f"an unknown field in {choice['delta']!r:.80}")
+            _require(_LITELLMS.isdisjoint(choice["delta"]), f"a field of LiteLLM's in {choice['delta']!r:.80}")
             _logprobs(choice.get("logprobs"))
         _openai_usage(event.get("usage"))
         state.handle_chunk(construct_type(type_=ChatCompletionChunk, value=event))

@@ -91,7 +91,7 @@ FOUND: dict[str, tuple[str, dict[str, int]]] = {
         "role, usage and citations in every chunk, no finish_reason until the last, whose object and time are others",
         {
             "finish-null": 7,
-            "own-field": 8,
+            "unknown-field": 8,
             "usage-choices": 8,
             "usage-repeated": 7,
             "role-repeated": 7,

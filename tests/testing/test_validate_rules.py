@@ -273,7 +273,7 @@ MUTATIONS: dict[str, list[tuple[str, Mutation]]] = {
         ("tool-finish", without(2, 3)),
         ("list-delta", put(1, chunk({"annotations": [{}]}), chunk({"annotations": [{}]}))),
         ("list-delta", put(1, *[chunk({"audio": {"id": "a", "parts": [{"index": 0}, {}]}})] * 2)),
-        ("own-field", changed(1, "citations", to=[])),
+        ("own-field", changed(1, "provider_specific_fields", to={})),
         ("own-field", changed(1, "choices", 0, "delta", "thinking_blocks", to=[])),
         ("usage-null", dropped(1, "usage")),
         ("usage-choices", changed(5, "choices", to=[{"index": 0, "delta": {}, "finish_reason": None}])),

@@ -9,7 +9,8 @@ from anthropic.lib.streaming._messages import accumulate_event
 from anthropic.types import Message
 
 from luthien_asgi.backend.chunks import build
-from luthien_asgi.chunks import Chunk, with_text
+from luthien_asgi.chunk_edits import with_text
+from luthien_asgi.chunks import Chunk
 from luthien_asgi.errors import BackendError, StreamStateError
 from luthien_asgi.wire.anthropic_encoder import AnthropicEncoder
 

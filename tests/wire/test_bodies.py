@@ -145,3 +145,18 @@ def test_an_anthropic_body_that_is_no_answer_is_a_backend_error(body: Data, stat
     with pytest.raises(BackendError) as caught:
         anthropic_body_chunks(body, 9)
     assert (caught.value.status, caught.value.message) == (status, text)
+
+
+def test_a_whole_answers_own_fields_ride_along() -> None:
+    """Of the body, the choice and the message; those of LiteLLM's form of a body do not."""
+    message = {"role": "assistant", "content": "x", "audio": {"id": "a", "data": "AA=="}, "citations": [{"url": "u"}]}
+    choice = {"index": 0, "message": message, "finish_reason": "stop", "native_finish_reason": "STOP"}
+    body = {"id": "c", "created": 1, "model": "m", "choices": [choice], "provider": "p", "search_results": [{"title": "t"}]}
+    riders = [chunk.get("provider_specific_fields") for chunk in openai_body_chunks(body, 1)]
+    assert riders == [
+        {"openai": {"form": {"opening": "", "alone": False}}},
+        {"openai": {"chunk": {"search_results": [{"title": "t"}]}, "delta": {"citations": [{"url": "u"}]}}},
+        None,
+        {"openai": {"chunk": {"provider": "p"}, "choice": {"native_finish_reason": "STOP"}}},
+    ]
+    assert [chunk.get("provider_specific_fields") for chunk in openai_body_chunks(body, 1, extras=False)] == [None] * 4

@@ -9,7 +9,8 @@ from openai.lib.streaming.chat import ChatCompletionStreamState
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
 from luthien_asgi.backend.chunks import build
-from luthien_asgi.chunks import Chunk, with_text
+from luthien_asgi.chunk_edits import with_text
+from luthien_asgi.chunks import Chunk
 from luthien_asgi.errors import BackendError, StreamStateError
 from luthien_asgi.request import ChatRequest
 from luthien_asgi.settings import StreamSettings

@@ -143,12 +143,13 @@ def test_openais_own_streams_mean_the_same_after_us(recorded: Path) -> None:
     for path in streams(recorded, ["openai"]):
         before = completion(events(sse(path)))
         after = completion(encoded(openai_encoder(), decoded(path)))
-        before.pop("obfuscation", None)  # random padding, of the provider's own frames
         assert after == before, path.name
 
 
 def _plain(choice: dict[str, Any]) -> dict[str, Any]:
     found = {name: value for name, value in choice["message"].items() if value not in (None, "") and name != "parsed"}
+    for entry in found.get("reasoning_details", []):
+        entry.pop("format", None)  # a name, said with every fragment: the SDK adds it up
     calls = [{**call, "function": {**call.get("function", {})}} for call in found.get("tool_calls", [])]
     for call in calls:
         call.pop("index", None)

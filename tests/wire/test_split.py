@@ -24,8 +24,8 @@ def deltas(chunks: list[Data]) -> list[Any]:
 
 
 def test_a_fragment_of_text_is_one_chunk_with_only_the_fields_of_the_shape() -> None:
-    """Padding and null fields do not travel; fingerprint and tier do."""
-    chunk = event({"content": "x"}, obfuscation="aa", usage=None, service_tier="default", system_fingerprint="fp")
+    """Null fields do not travel; fingerprint and tier do."""
+    chunk = event({"content": "x"}, usage=None, service_tier="default", system_fingerprint="fp")
     assert split_chunk(chunk, {0}) == [
         {
             "id": "c1",
@@ -297,3 +297,60 @@ def test_images_are_of_kind_other() -> None:
     (chunk,) = split_chunk(event({"content": "", "images": [{"image_url": {"url": "data:"}}]}), {0})
     assert chunk["choices"][0]["delta"] == {"images": [{"image_url": {"url": "data:"}}]}
     assert chunk["provider_specific_fields"] == {"kind": "other", "phase": "delta"}
+
+
+def rider(chunk: Data) -> Any:
+    return (chunk.get("provider_specific_fields") or {}).get("openai")
+
+
+def test_fields_of_a_providers_own_ride_with_what_they_belong_to() -> None:
+    """With the text they stand beside; ids, counters and the like with the role or the finish reason."""
+    choice = {"index": 0, "delta": {"content": "x", "shade": 1}, "finish_reason": None, "token_ids": [7], "seed": 3}
+    beside = {"id": "c1", "created": 5, "model": "m", "choices": [choice], "provider": "p", "summary": "s", "none": None}
+    role, text = split_chunk(beside, set())
+    assert rider(role) == {"chunk": {"provider": "p"}, "choice": {"seed": 3}}
+    assert rider(text) == {"chunk": {"summary": "s"}, "choice": {"token_ids": [7]}, "delta": {"shade": 1}}
+    text, finish = split_chunk({**beside, "choices": [{**choice, "finish_reason": "stop"}]}, {0})
+    assert rider(text) == {"chunk": {"summary": "s"}, "choice": {"token_ids": [7]}, "delta": {"shade": 1}}
+    assert rider(finish) == {"chunk": {"provider": "p"}, "choice": {"seed": 3}}
+
+
+def test_thinking_in_other_words_rides_with_the_thinking() -> None:
+    """Not with the text beside it: what is decided about one is not decided about the other."""
+    thinking, text = split_chunk(event({"reasoning": "hm", "reasoning_details": [{"text": "hm"}], "content": "x"}), {0})
+    assert rider(thinking) == {"delta": {"reasoning": "hm", "reasoning_details": [{"text": "hm"}]}}
+    assert rider(text) is None
+    text, alone = split_chunk(event({"reasoning_details": [{"data": "e"}], "content": "x"}), {0})
+    assert (rider(text), rider(alone)) == (None, {"delta": {"reasoning_details": [{"data": "e"}]}})
+
+
+def test_an_event_with_nothing_but_own_fields_is_a_chunk_of_its_own() -> None:
+    """With its choice, or without one."""
+    (chunk,) = split_chunk(event({}, blocked=False), {0})
+    assert (deltas([chunk]), rider(chunk)) == ([{}], {"chunk": {"blocked": False}})
+    (chunk,) = split_chunk({"choices": [{"index": 1, "content_filter_offsets": {"end": 4}}]}, {1})
+    assert (deltas([chunk]), rider(chunk)) == ([{}], {"choice": {"content_filter_offsets": {"end": 4}}})
+
+
+def test_litellms_own_fields_do_not_travel() -> None:
+    """Its iteration has fields that are no provider's."""
+    dumped = event({"content": "x", "reasoning_items": [1]}, citations=["u"], usage={"prompt_tokens": 1, "cost": 2}, stats=1)
+    dumped["choices"][0]["enhancements"] = {}
+    assert [rider(chunk) for chunk in split_chunk(dumped, set(), extras=False)] == [None] * 3
+
+
+@pytest.mark.parametrize(
+    "logprobs",
+    [[], "x", 7, {}, {"content": [], "refusal": None}],
+)
+def test_logprobs_that_are_none_do_not_travel(logprobs: Any) -> None:
+    """The official SDK would add them to a list."""
+    (chunk,) = split_chunk(event({"content": "x"}, logprobs=logprobs), {0})
+    assert chunk["choices"][0]["logprobs"] is None
+
+
+@pytest.mark.parametrize("delta", [{"audio": {"data": 5}}, {"audio": {"transcript": []}}, {"refusal": {}}, {"images": "x"}])
+def test_what_is_no_text_where_text_is_due_is_the_providers_error(delta: Data) -> None:
+    """Never a crash of ours later on."""
+    with pytest.raises(BackendError, match="malformed"):
+        split_chunk(event(delta), {0})

@@ -1,0 +1,101 @@
+"""Changed copies of chunks.
+
+Strategy: `copy.copy` of what is changed and of what holds it; the original is never touched. What tells of a text that is changed
+goes with it: log probabilities, annotations, the provider's own event and fields.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from typing import Any, Final
+
+from luthien_asgi.blocks import BlockKind
+from luthien_asgi.chunks import Chunk, provider_fields, read_part, side_data
+from luthien_asgi.extras import harmless_extras
+
+__all__ = ["copied", "with_extras", "with_text", "without_side_data"]
+
+_WRITABLE: Final = frozenset({BlockKind.TEXT, BlockKind.REFUSAL, BlockKind.TOOL_CALL})
+
+
+def with_text(chunk: Chunk, text: str) -> Chunk:
+    """Return a copy of a chunk with other text (for a tool call: another fragment of its arguments); the original is untouched.
+
+    Side data of the text (citations, annotations, logprobs) goes with the text that it spoke of, unless the text stays the same.
+    Raises `ValueError` for a chunk that carries thinking, which is not to be edited, or no text at all.
+    """
+    part = read_part(chunk)
+    changed = copied(chunk)
+    if text == part.text and part.kind in _WRITABLE:
+        return changed
+    delta = changed.choices[0].delta
+    changed.choices[0].logprobs = None
+    if part.kind is BlockKind.TEXT:
+        delta.content = text
+        delta.annotations = None
+        _reduce_rider(changed, "anthropic")  # the event holds the text as it was
+    elif part.kind is BlockKind.REFUSAL:
+        delta.refusal = text
+        _reduce_rider(changed)
+    elif part.kind is BlockKind.TOOL_CALL:
+        delta.tool_calls = [_call_with_text(delta.tool_calls[0], text, custom=part.custom)]
+        _reduce_rider(changed)
+    else:
+        msg = f"a chunk of kind {part.kind} has no text to change"
+        raise ValueError(msg)
+    return changed
+
+
+def without_side_data(chunk: Chunk) -> Chunk:
+    """Return a chunk without what tells of the text that it had: a copy, or the chunk itself where there is nothing to take."""
+    if not side_data(chunk):
+        return chunk
+    changed = copied(chunk)
+    changed.choices[0].logprobs = None
+    changed.choices[0].delta.annotations = None
+    _reduce_rider(changed)
+    return changed
+
+
+def with_extras(chunk: Chunk, extras: Mapping[str, Any]) -> Chunk:
+    """Return a copy of a chunk with other fields of its provider's own."""
+    changed = copied(chunk)
+    _set_rider(changed, {**provider_fields(chunk), "openai": extras})
+    return changed
+
+
+def _reduce_rider(changed: Chunk, *dropped: str) -> None:
+    """Take from a copy's rider what holds the text as it was."""
+    rider = provider_fields(changed)
+    if "openai" in rider:
+        rider = {**rider, "openai": harmless_extras(rider["openai"])}
+    if rider:
+        _set_rider(changed, {name: value for name, value in rider.items() if name not in dropped})
+
+
+def _set_rider(changed: Chunk, rider: Mapping[str, Any]) -> None:
+    said = {name: value for name, value in rider.items() if value or name != "openai"}
+    changed.provider_specific_fields = said or None  # type: ignore[attr-defined]  # a field of LiteLLM's class
+
+
+def copied(chunk: Chunk) -> Chunk:
+    """Return a copy of a chunk whose delta can be edited without touching the original."""
+    new = copy.copy(chunk)
+    new.choices = [copy.copy(choice) for choice in chunk.choices]
+    for choice in new.choices:
+        choice.delta = copy.copy(choice.delta)
+    return new
+
+
+def _call_with_text(call: Any, text: str, *, custom: bool) -> Any:  # noqa: ANN401 - a dict or LiteLLM's class
+    if isinstance(call, Mapping):
+        body, field = ("custom", "input") if custom else ("function", "arguments")
+        return {**call, body: {**call[body], field: text}}
+    new = copy.copy(call)
+    if custom:
+        new.custom = {**new.custom, "input": text}
+    else:
+        new.function = copy.copy(new.function)
+        new.function.arguments = text
+    return new

@@ -1,0 +1,96 @@
+"""What a policy in charge of content lets pass of the fields that are a provider's own.
+
+Strategy: a policy judges blocks. What stands beside them passes when it cannot say what a block says (a table of harmless names),
+or when it goes where the block goes: held with it, dropped with it, and part of its `raw`. The rest is left out and noted, since
+nobody was asked about it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any, Final
+
+from luthien_asgi.blocks import BlockKind
+from luthien_asgi.chunk_edits import copied, with_extras
+from luthien_asgi.chunks import Chunk, Part, delta_field, finish_reason_of, openai_fields, read_part
+from luthien_asgi.extras import BOUND, THINKING_FIELDS, is_harmless, is_terse
+from luthien_asgi.hooks import PolicyPlan
+from luthien_asgi.policy import Hold, Observe
+from luthien_asgi.recorder import Transaction
+
+__all__ = ["ExtrasGate"]
+
+_NAMES: Final = 30
+_NAME: Final = 100
+"""So many fields are named in the record, and so much of each name: a provider can make up more."""
+_THINKING: Final = frozenset({BlockKind.THINKING, BlockKind.REDACTED_THINKING})
+
+
+class ExtrasGate:
+    """Stands between the backend and one answer. It lets everything pass for a policy that only observes."""
+
+    def __init__(self, plan: PolicyPlan, log: Transaction) -> None:
+        self._log = log
+        self._noted: set[str] = set()
+        in_charge = {kind for kind, handling in plan.handles.items() if not isinstance(handling, Observe)}
+        self.open = not in_charge
+        """Whether everything passes: `passed` need not be called."""
+        self._thinking = bool(in_charge & _THINKING)
+        self._mute = BlockKind.TEXT in in_charge and not isinstance(plan.handles.get(BlockKind.OTHER), Hold)
+        """Whether audio would say what the policy did not let be written."""
+
+    def passed(self, chunk: Chunk) -> Chunk:
+        """Return what of a chunk goes on to the policy and the client: the chunk itself, or a copy with less."""
+        extras = openai_fields(chunk)
+        part = read_part(chunk)
+        if part.kind is None and chunk.choices and _has_logprobs(chunk):
+            chunk = self._without_logprobs(chunk)
+        if part.kind is BlockKind.OTHER and self._mute and delta_field(chunk, "audio"):
+            return self._without_audio(chunk)
+        if not extras:
+            return chunk
+        kept = {level: self._kept(level, fields, part) for level, fields in extras.items()}
+        if all(len(kept[level]) == len(fields) for level, fields in extras.items()):
+            return chunk
+        return with_extras(chunk, {level: fields for level, fields in kept.items() if fields})
+
+    def _kept(self, level: str, fields: Mapping[str, Any], part: Part) -> Mapping[str, Any]:
+        if level == "form":
+            return fields
+        may: Callable[[str, object], bool] = (
+            (lambda _, value: is_terse(value)) if level == "usage" else partial(self._may_pass, part)
+        )
+        kept = {name: value for name, value in fields.items() if may(name, value)}
+        for name in fields.keys() - kept.keys():
+            self._note(name)
+        return kept
+
+    def _may_pass(self, part: Part, name: str, value: object) -> bool:
+        if is_harmless(name, value):
+            return True
+        if name in THINKING_FIELDS:
+            return not self._thinking or (part.kind is BlockKind.THINKING and value == part.text)
+        # A number may be a token of the text.
+        return part.kind is not None and (name in BOUND or isinstance(value, int | float))
+
+    def _without_logprobs(self, chunk: Chunk) -> Chunk:
+        self._note("logprobs")
+        changed = copied(chunk)
+        changed.choices[0].logprobs = None
+        return changed
+
+    def _without_audio(self, chunk: Chunk) -> Chunk:
+        self._note("audio")
+        changed = copied(with_extras(chunk, {}))
+        changed.choices[0].delta.audio = None
+        return changed
+
+    def _note(self, name: str) -> None:
+        if name not in self._noted and len(self._noted) < _NAMES:
+            self._noted.add(name)
+            self._log.note(f"left out, because the policy could not judge it: {name[:_NAME]}")
+
+
+def _has_logprobs(chunk: Chunk) -> bool:
+    return finish_reason_of(chunk) is not None and bool(getattr(chunk.choices[0], "logprobs", None))

@@ -1,0 +1,201 @@
+"""Fields of a provider's own under a policy: nothing of what it removes reaches the client beside what it judged."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, Final
+
+import pytest
+
+from luthien_asgi import Allow, Block, BlockKind, Chunk, Deny, Hold, Observe, Policy, Transform, Verdict, with_text
+from luthien_asgi.context import StreamContext
+from luthien_asgi.request import WireName
+from luthien_asgi.testing import PolicyRun, build_chunk, run_policy
+from luthien_asgi.wire.openai_decoder import OpenAIDecoder
+
+CANARY: Final = "the secret CANARY word"
+USAGE: Final = {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2}
+
+
+def script(*events: dict[str, Any]) -> list[Chunk]:
+    """Return the chunks of a provider's events, with its finish and usage after them."""
+    head = {"id": "c", "object": "chat.completion.chunk", "created": 1, "model": "m"}
+    ending = [{"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}, {"choices": [], "usage": USAGE}]
+    if "usage" in events[-1]:
+        events, ending = events[:-1], [ending[0], events[-1]]
+    said = b"".join(b"data: " + json.dumps({**head, **event}).encode() + b"\n\n" for event in [*events, *ending])
+    decoder = OpenAIDecoder(1 << 20, 1)
+    data = [*decoder.feed(said + b"data: [DONE]\n\n"), *decoder.finish()]
+    assert decoder.error is None
+    return [build_chunk(one) for one in data]
+
+
+def event(delta: dict[str, Any], *, beside: Mapping[str, Any] | None = None, **top: Any) -> dict[str, Any]:
+    return {"choices": [{"index": 0, "delta": delta, "finish_reason": None, **(beside or {})}], **top}
+
+
+class HoldAll(Policy):
+    """Looks where a policy looks: at text, name and arguments, and at what else a block has."""
+
+    handles: ClassVar = dict.fromkeys(BlockKind, Hold())
+
+    def on_block_complete(self, block: Block, ctx: StreamContext) -> Verdict | None:
+        return Deny("[removed]") if "CANARY" in f"{block.text}{block.name}{block.raw}" else None
+
+
+class Watch(Policy):
+    """Only observes."""
+
+    handles: ClassVar = dict.fromkeys(BlockKind, Observe())
+
+    def on_block_complete(self, block: Block, ctx: StreamContext) -> Verdict | None:
+        return Allow()
+
+
+class Mask(Policy):
+    """Transforms text, by a copy or in place."""
+
+    handles: ClassVar = {BlockKind.TEXT: Transform()}
+
+    def __init__(self, change: Callable[[Chunk, str], Chunk]) -> None:
+        self.change = change
+
+    def on_chunk_added(self, chunk: Chunk, ctx: StreamContext) -> list[Chunk]:
+        return [self.change(chunk, "****")]
+
+
+def in_place(chunk: Chunk, text: str) -> Chunk:
+    chunk.choices[0].delta.content = text
+    return chunk
+
+
+TEXT: Final = {"content": "fine"}
+TOKEN: Final = {"token": CANARY, "logprob": 0.0, "bytes": None, "top_logprobs": []}
+PLACES: Final[dict[str, dict[str, Any]]] = {
+    "unknown field of a delta": event({**TEXT, "speech": CANARY}),
+    "unknown field of a choice": event(TEXT, beside={"message": {"role": "assistant", "content": CANARY}}),
+    "unknown field of a chunk": event(TEXT, summary=CANARY),
+    "unknown field of an event without choices": {"choices": [], "summary": CANARY},
+    "unknown field of an event without text": event({}, beside={"raw_output": {"completion": CANARY}}),
+    "known name, unknown use": event(TEXT, provider=CANARY * 9),
+    "citations": event(TEXT, citations=["https://a.example/" + CANARY]),
+    "search results": event(TEXT, search_results=[{"title": CANARY}]),
+    "tokens": event(TEXT, beside={"tokens": CANARY.split()}),
+    "reasoning details": event({"reasoning": "hm", "reasoning_details": [{"type": "reasoning.text", "text": CANARY}]}),
+    "reasoning details alone": event({"reasoning_details": [{"type": "reasoning.encrypted", "data": CANARY}]}),
+    "another reasoning": event({"reasoning_content": "hm", "reasoning": CANARY}),
+    "a call's own field": event(
+        {"tool_calls": [{"index": 0, "id": "1", "type": "function", "notes": CANARY, "function": {"name": "f", "arguments": ""}}]}
+    ),
+    "a call's bound field": event(
+        {"tool_calls": [{"index": 0, "id": "1", "extra_content": {"x": CANARY}, "function": {"name": "f", "arguments": "{}"}}]}
+    ),
+    "a function's own field": event(
+        {"tool_calls": [{"index": 0, "id": "1", "function": {"name": "f", "arguments": "", "x": CANARY}}]}
+    ),
+    "an image": event({"images": [{"type": "image_url", "image_url": {"url": CANARY}}]}),
+    "audio": event({"audio": {"id": "a", "data": "", "expires_at": 1, "transcript": CANARY}}),
+    "annotations": event({**TEXT, "annotations": [{"type": "url_citation", "url_citation": {"title": CANARY}}]}),
+    "usage": {"choices": [], "usage": {**USAGE, "remarks": CANARY * 9}},
+    "beside the finish": {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop", "explanation": CANARY}]},
+    "logprobs beside the finish": {
+        "choices": [{"index": 0, "delta": {}, "finish_reason": "stop", "logprobs": {"content": [TOKEN], "refusal": None}}]
+    },
+}  # fmt: skip
+
+
+def raw(run: PolicyRun) -> bytes:
+    assert run.status == 200
+    assert run.error is None
+    return b"".join(run.frames)
+
+
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("stream", [True, False], ids=["streamed", "whole"])
+@pytest.mark.parametrize("client", ["openai", "anthropic"])
+async def test_a_canary_is_caught_wherever_a_provider_may_put_it(place: str, stream: bool, client: WireName) -> None:
+    """Judged as part of a block, or left out."""
+    run = await run_policy(
+        HoldAll(), script(event({"role": "assistant", "content": "Hi"}), PLACES[place]), client=client, stream=stream
+    )
+    assert b"CANARY" not in raw(run)
+    assert run.text in {"Hi", "Hifine", "Hi[removed]", "[removed]", "Hi\n\n[removed]"}
+
+
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("stream", [True, False], ids=["streamed", "whole"])
+@pytest.mark.parametrize("policy", [Policy(), Watch()], ids=["none", "observing"])
+async def test_everything_passes_where_nobody_is_in_charge(place: str, stream: bool, policy: Policy) -> None:
+    """Streamed and not, at an OpenAI client."""
+    run = await run_policy(policy, script(event({"role": "assistant", "content": "Hi"}), PLACES[place]), stream=stream)
+    said = raw(run).decode()
+    # A body has a choice's own message and no other.
+    assert ("CANARY" in said) is (stream or place != "unknown field of a choice")
+    assert run.record is not None
+    assert not [note for note in run.record.notes if "policy" in note]
+
+
+@pytest.mark.parametrize("change", [with_text, in_place])
+@pytest.mark.parametrize("place", ["citations", "tokens", "annotations", "unknown field of a delta"])
+async def test_what_tells_of_a_text_goes_with_it_when_it_is_changed(change: Callable[[Chunk, str], Chunk], place: str) -> None:
+    """Whether the policy makes a copy or edits in place."""
+    logprobs = {"content": [TOKEN], "refusal": None}
+    hot = event({"role": "assistant", **TEXT}, beside={"logprobs": logprobs, "token_ids": [4711], "stop_reason": None})
+    run = await run_policy(Mask(change), script(hot, PLACES[place], event(TEXT, x_groq={"id": "r1"})))
+    said = raw(run)
+    assert run.text == "****" * 3
+    assert b"CANARY" not in said
+    assert b"4711" not in said
+    assert b'"x_groq":{"id":"r1"}' in said
+
+
+async def test_what_a_policy_leaves_as_it_is_keeps_what_belongs_to_it() -> None:
+    """Bound fields are held and released with their block, harmless ones pass, the rest is noted once."""
+    beside = {"token_ids": [7], "content_filter_results": {"hate": {"filtered": False}}}
+    told = event({"content": "a", "speech": "x"}, beside=beside, citations=["https://a.example"], provider="Google AI Studio")
+    run = await run_policy(HoldAll(), script(event({"role": "assistant"}), told, told))
+    said = raw(run).decode()
+    assert run.text == "aa"
+    for kept in ('"token_ids":[7]', '"citations":["https://a.example"]', '"provider":"Google AI Studio"', '"filtered":false'):
+        assert said.count(kept) == 2
+    assert "speech" not in said
+    assert run.record is not None
+    assert run.record.notes == ("left out, because the policy could not judge it: speech",)
+
+
+async def test_thinking_under_another_name_passes_with_the_thinking() -> None:
+    """The same words: what was judged."""
+    run = await run_policy(HoldAll(), script(event({"role": "assistant", "reasoning": "hm"}), event({"content": "a"})))
+    assert raw(run).count(b'"reasoning":"hm"') == 1
+
+
+async def test_a_denied_block_takes_its_fields_along() -> None:
+    """Nothing of what was held with it is left."""
+    told = event({"content": CANARY}, beside={"token_ids": [4711]}, citations=["https://hidden.example"])
+    run = await run_policy(HoldAll(), script(event({"role": "assistant"}), told))
+    assert run.text == "[removed]"
+    assert b"4711" not in raw(run)
+    assert b"hidden" not in raw(run)
+
+
+async def test_an_anthropic_client_gets_none_of_it_and_the_record_says_so() -> None:
+    """Images and citation lists have no place in a message."""
+    images = event({"images": [{"type": "image_url", "image_url": {"url": "data:,x"}}]})
+    told = event({"content": "a"}, citations=["https://a.example"], provider="p", obfuscation="xx")
+    run = await run_policy(Policy(), script(event({"role": "assistant"}), told, images), client="anthropic")
+    assert run.body["content"] == [{"type": "text", "text": "a"}]
+    assert run.record is not None
+    assert {"citations", "provider", "message.images"} <= set(run.record.ignored)
+
+
+async def test_an_answer_with_gaps_between_its_choices_is_the_providers_error() -> None:
+    """The client gets a legal stream that ends in an error."""
+    only_third = {"choices": [{"index": 3, "delta": {"role": "assistant", "content": "a"}, "finish_reason": None}]}
+    ended = {"choices": [{"index": 3, "delta": {}, "finish_reason": "stop"}]}
+    chunks = [chunk for chunk in script(only_third, ended) if not chunk.choices or chunk.choices[0].index]
+    run = await run_policy(Policy(), chunks)
+    assert run.error is not None
+    assert run.error["message"] == "The provider's answer has no choice 0."
+    assert run.record is not None
+    assert run.record.ending == "failed"
