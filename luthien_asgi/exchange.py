@@ -208,10 +208,17 @@ class Exchange:
         request = self.wire.parse_request(body, limits=self.services.limits)
         target = self.services.backend.target(request.model)
         self.backend_call(request, target)  # refuses what can be refused before there is anything to record
+        self._refuse_audio(request)
         log = await self._begin(client, request)
         obs = self._observe(request, target)
         ctx = PolicyContext(transaction_id=self.id, request=request, client=client)
         await Completion(self, request, ctx, target, log, obs).to_the_end()
+
+    def _refuse_audio(self, request: ChatRequest) -> None:
+        """Raise `RequestError` for spoken answers under a policy that may alter text: sound cannot be altered with it."""
+        if self.services.plan.alters_text and "audio" in (request.body.get("modalities") or ()):
+            msg = f"The policy {self.services.plan.name} may alter what is written, so the answer cannot be spoken as well."
+            raise RequestError(msg, param="modalities")
 
     async def _begin(self, client: str, request: ChatRequest) -> Transaction:
         begin = Begin(

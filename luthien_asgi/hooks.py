@@ -61,6 +61,11 @@ class PolicyPlan:
         return cls(name=name, handles=handles, **hooks)
 
     @property
+    def alters_text(self) -> bool:
+        """Whether the policy may change or keep back text: what is said in sound would get past it."""
+        return isinstance(self.handles.get(BlockKind.TEXT), Transform | Hold)
+
+    @property
     def may_speak(self) -> bool:
         """Whether the policy may deny, stop, replace or add text while the answer streams."""
         return self.on_block_complete is not None or self.on_stream_complete is not None

@@ -199,3 +199,13 @@ async def test_an_answer_with_gaps_between_its_choices_is_the_providers_error() 
     assert run.error["message"] == "The provider's answer has no choice 0."
     assert run.record is not None
     assert run.record.ending == "failed"
+
+
+@pytest.mark.parametrize(("policy", "status"), [(HoldAll(), 400), (Mask(with_text), 400), (Watch(), 200), (Policy(), 200)])
+async def test_a_spoken_answer_is_refused_where_a_policy_may_alter_text(policy: Policy, status: int) -> None:
+    """When the request comes in, by name."""
+    asked = {"modalities": ["text", "audio"], "audio": {"voice": "alloy", "format": "pcm16"}}
+    run = await run_policy(policy, script(event({"role": "assistant", "content": "a"})), request=asked)
+    assert run.status == status
+    assert (run.error or {}).get("param") == ("modalities" if status == 400 else None)
+    assert (len(run.backend.calls) == 0) is (status == 400)
