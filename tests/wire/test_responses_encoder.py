@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from luthien_asgi.backend.chunks import build
-from luthien_asgi.chunks import Chunk, with_text
+from luthien_asgi.chunk_edits import with_text
+from luthien_asgi.chunks import Chunk
 from luthien_asgi.errors import ApiError, BackendError, PolicyError, RequestError, StreamStateError
 from luthien_asgi.reasoning_items import CarriedThinking, decode
 from luthien_asgi.request import ChatRequest
