@@ -7,13 +7,12 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from luthien_asgi.chunks import Part
-from luthien_asgi.errors import StreamStateError
 from luthien_asgi.request_items import qualified_name
 from luthien_asgi.wire.responses_free_text import Balance, FreeText
-from luthien_asgi.wire.responses_items import ARGUMENTS, INPUT, CallItem
+from luthien_asgi.wire.responses_items import ARGUMENTS, INPUT, CallItem, Item
 from luthien_asgi.wire.tool_calls import SERVER_TOOL_PREFIX
 
-__all__ = ["Call", "Calls", "keep"]
+__all__ = ["Call", "Calls", "OpenItem"]
 
 
 class _Offered(NamedTuple):
@@ -66,6 +65,14 @@ class Call:
         """Whether its arguments are whole."""
         return not self.custom and self.balance.whole
 
+    def keep(self, fragment: str) -> bool:
+        """Keep a fragment until the call's turn comes. Tell whether it could: what follows the whole arguments cannot be kept."""
+        if self.state == "closed":
+            return not fragment.strip()
+        if fragment:
+            self.waiting.append(fragment)
+        return True
+
     def text(self, fragment: str) -> str:
         """Return what a fragment adds to what the client is sent."""
         self.empty = self.empty and not fragment
@@ -78,6 +85,19 @@ class Call:
         if self.free_text is not None:
             return self.free_text.end()
         return "{}" if complete and self.empty and not self.custom else ""
+
+
+@dataclass(slots=True)
+class OpenItem:
+    """The item that is open."""
+
+    item: Item
+    call: Call | None = None
+    ended: bool = False
+    """Whether what follows belongs to another item, whatever it is."""
+    thoughts: list[str] = field(default_factory=list)
+    signable: bool = False
+    """Whether it is thinking of a provider that signs it, and is not signed yet."""
 
 
 class Calls:
@@ -134,13 +154,3 @@ class Calls:
             count += 1
         self._ids.add(found)
         return found
-
-
-def keep(call: Call, text: str) -> None:
-    """Keep a fragment until the call's turn comes. Raises `StreamStateError` when that is over: it would be lost."""
-    if call.state == "closed":
-        if text.strip():
-            msg = f"a fragment of the tool call {call.call_id} came after its item was done"
-            raise StreamStateError(msg)
-    elif text:
-        call.waiting.append(text)

@@ -10,21 +10,17 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any, Final
 
-__all__ = ["annotation_of", "citation_in", "cited", "logprobs_of"]
+__all__ = ["Citations", "annotation_of", "citation_in", "logprobs_of"]
 
 
 def annotation_of(said: Any) -> dict[str, Any] | None:  # noqa: ANN401 - a mapping, or one of LiteLLM's classes
     """Return an annotation of chat completions as one of this API, None for one that is not understood."""
     value = said.model_dump(exclude_none=True) if hasattr(said, "model_dump") else said
-    if not isinstance(value, Mapping):
+    inner = value.get("url_citation") if isinstance(value, Mapping) else None
+    url = inner.get("url") if isinstance(inner, Mapping) else None
+    if inner is None or not isinstance(url, str):
         return None
-    kind, inner = value.get("type"), value.get(str(value.get("type")))
-    if not isinstance(kind, str) or not isinstance(inner, Mapping):
-        return None
-    if kind != "url_citation":
-        return {"type": kind, **inner}
-    url, title = str(inner.get("url") or ""), str(inner.get("title") or "")
-    return _url_citation(url, title, _number(inner.get("start_index")), _number(inner.get("end_index")))
+    return _url_citation(url, _text(inner.get("title")), _count(inner.get("start_index")), _count(inner.get("end_index")))
 
 
 def citation_in(event: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
@@ -34,26 +30,50 @@ def citation_in(event: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
     return citation if isinstance(citation, Mapping) else None
 
 
-def cited(citation: Mapping[str, Any], start: int, end: int) -> dict[str, Any] | None:
-    """Return Anthropic's citation as an annotation of the text from `start` to `end` (characters), None where there is none."""
-    form = _CITATIONS.get(str(citation.get("type")))
-    return None if form is None else form(citation, start, end)
+class Citations:
+    """The citations of one block of text, which speak of all of it and so wait for its end."""
+
+    def __init__(self) -> None:
+        self.start = 0
+        """Where the block begins in its part, in characters."""
+        self.waiting: list[Mapping[str, Any]] = []
+
+    def end(self, length: int) -> list[dict[str, Any] | None]:
+        """Return the annotations of a block that ends at `length`; None for a citation that this API has no word for."""
+        found = [self._annotation(citation, length) for citation in self.waiting]
+        self.waiting = []
+        return found
+
+    def _annotation(self, citation: Mapping[str, Any], length: int) -> dict[str, Any] | None:
+        form = _CITATIONS.get(str(citation.get("type")))
+        return None if form is None else form(citation, self.start, length)
 
 
 def logprobs_of(logprobs: Any) -> list[dict[str, Any]]:  # noqa: ANN401 - a mapping, or one of LiteLLM's classes
     """Return the log probabilities of a text; `bytes` is empty where they are not known."""
     value = logprobs.model_dump() if hasattr(logprobs, "model_dump") else logprobs
-    content = value.get("content") if isinstance(value, Mapping) else None
-    tokens = content if isinstance(content, list) else []
-    return [{**_token(token), "top_logprobs": _top(token)} for token in tokens if isinstance(token, Mapping)]
+    tokens = value.get("content") if isinstance(value, Mapping) else None
+    return [
+        {**_token(token), "top_logprobs": list(map(_token, _objects(token.get("top_logprobs"))))} for token in _objects(tokens)
+    ]
 
 
-def _top(token: Mapping[str, Any]) -> list[dict[str, Any]]:
-    return [_token(top) for top in token.get("top_logprobs") or () if isinstance(top, Mapping)]
+def _objects(value: object) -> list[Mapping[str, Any]]:
+    return [one for one in value if isinstance(one, Mapping)] if isinstance(value, list) else []
 
 
 def _token(token: Mapping[str, Any]) -> dict[str, Any]:
-    return {"token": token.get("token") or "", "bytes": token.get("bytes") or [], "logprob": token.get("logprob") or 0.0}
+    logprob, said = token.get("logprob"), token.get("bytes")
+    known = [_count(byte) for byte in said] if isinstance(said, list) else []
+    return {"token": _text(token.get("token")), "bytes": known, "logprob": logprob if isinstance(logprob, int | float) else 0.0}
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else ""
+
+
+def _count(value: object) -> int:
+    return value if type(value) is int and value >= 0 else 0
 
 
 def _url_citation(url: str, title: str, start: int, end: int) -> dict[str, Any]:
@@ -64,19 +84,15 @@ def _web(citation: Mapping[str, Any], start: int, end: int) -> dict[str, Any] | 
     url = citation.get("url") or citation.get("source")
     if not isinstance(url, str) or not url.startswith(("http://", "https://")):
         return None
-    return _url_citation(url, str(citation.get("title") or ""), start, end)
+    return _url_citation(url, _text(citation.get("title")), start, end)
 
 
 def _file(citation: Mapping[str, Any], start: int, end: int) -> dict[str, Any] | None:
     del start, end
-    file, name = citation.get("file_id"), citation.get("document_title")
-    if not isinstance(file, str) or not file:
+    file, name = _text(citation.get("file_id")), _text(citation.get("document_title"))
+    if not file:
         return None
-    return {"type": "file_citation", "file_id": file, "filename": name or file, "index": _number(citation.get("document_index"))}
-
-
-def _number(value: object) -> int:
-    return value if isinstance(value, int) else 0
+    return {"type": "file_citation", "file_id": file, "filename": name or file, "index": _count(citation.get("document_index"))}
 
 
 _CITATIONS: Final[Mapping[str, Callable[[Mapping[str, Any], int, int], dict[str, Any] | None]]] = MappingProxyType(

@@ -12,7 +12,7 @@ What becomes of a provider's blocks:
 3. A signature or redacted thinking is `encrypted_content`, whatever `include` says: nothing is stored here, so what is not in the
    client's next request is lost, and a provider that signs refuses a tool turn without it.
 4. Calls are written one after the other. What follows a call that is not over waits for it; a function call is over when its
-   arguments are a whole object.
+   arguments are a whole object, and fragments that come for it after the next one began are dropped with notice.
 5. A tool's name and namespace, and free text instead of JSON, are as the client offered the tool.
 6. A function call without arguments has `{}`, as OpenAI's have; Anthropic's may have none.
 7. Audio, images and the tools that ran at the provider have no place. Only choice 0 is written.
@@ -22,7 +22,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
 from typing import Any, Final
 
 from luthien_asgi.blocks import BlockKind
@@ -31,8 +30,9 @@ from luthien_asgi.errors import ApiError, StreamStateError
 from luthien_asgi.reasoning_items import CarriedThinking, encode
 from luthien_asgi.request import ChatRequest
 from luthien_asgi.settings import StreamSettings
-from luthien_asgi.wire.responses_calls import Call, Calls, keep
-from luthien_asgi.wire.responses_citations import annotation_of, citation_in, cited, logprobs_of
+from luthien_asgi.wire.omissions import Omissions
+from luthien_asgi.wire.responses_calls import Call, Calls, OpenItem
+from luthien_asgi.wire.responses_citations import Citations, annotation_of, citation_in, logprobs_of
 from luthien_asgi.wire.responses_items import REFUSAL, SUMMARY, TEXT, Item, Message, PartKind, Reasoning, Status
 from luthien_asgi.wire.responses_object import INCOMPLETE_REASONS, ResponseObject, error_of
 from luthien_asgi.wire.responses_states import Event, State
@@ -41,19 +41,6 @@ from luthien_asgi.wire.responses_writer import ItemWriter, ResponsesCollector, R
 __all__ = ["ResponsesEncoder"]
 
 _COMMENT: Final = b": ping\n\n"
-
-
-@dataclass(slots=True)
-class _Open:
-    """The item that is open."""
-
-    item: Item
-    call: Call | None = None
-    ended: bool = False
-    """Whether what follows belongs to another item, whatever it is."""
-    thoughts: list[str] = field(default_factory=list)
-    signable: bool = False
-    """Whether it is thinking of a provider that signs it, and is not signed yet."""
 
 
 class ResponsesEncoder:
@@ -77,15 +64,14 @@ class ResponsesEncoder:
         self._collector = ResponsesCollector() if collect else None
         self._writer = ItemWriter(self._collector or ResponsesFrames())
         self._calls = Calls(request.body)
-        self._open: _Open | None = None
+        self._open: OpenItem | None = None
         self._flows = False
         """Whether the part that is open is text, to which more can be added at once."""
         self._waiting: list[Chunk] = []
-        """What waits for a signature."""
-        self._citations: list[Mapping[str, Any]] = []
-        self._cited_from = 0
+        """What waits for a signature, or for a call that is not over."""
+        self._citations = Citations()
         self._reason: str | None = None
-        self._omitted: dict[str, None] = {}
+        self._omissions = Omissions()
 
     def feed(self, chunk: Chunk) -> list[bytes]:
         """Return the frames of a chunk. Raises `StreamStateError` for content after a finish."""
@@ -94,12 +80,11 @@ class ResponsesEncoder:
             return self._writer.fragment(plain[1])
         part = read_part(chunk)
         if part.kind is None or not chunk.choices:
+            self._note(chunk, part)
             return self._feed_plain(chunk)
         if part.choice:
-            self._omitted["choices after the first"] = None
+            self._omissions.add("choices after the first")
             return []
-        if part.kind is BlockKind.OTHER:
-            self._omitted["blocks that are neither text, thinking nor a tool call"] = None
         if self._flows and _is_fragment(part) and not side_data(chunk):
             self._response.characters += len(part.text)
             frames = self._writer.fragment(part.text)
@@ -117,6 +102,11 @@ class ResponsesEncoder:
         event = Event.INCOMPLETE if self._reason in INCOMPLETE_REASONS else Event.COMPLETED
         return self._writer.response(event, self._response.ended(self._writer.output, self._reason))
 
+    @property
+    def omitted(self) -> Sequence[str]:
+        """What the answer held that the format has no field for."""
+        return [name for name in self._omissions.names if name != "service_tier"]
+
     def fail(self, error: ApiError) -> list[bytes]:
         """Return the frames that end a broken answer: what waited for a signature, the error, the failed response.
 
@@ -125,6 +115,8 @@ class ResponsesEncoder:
         frames = self._begin(None)
         # Nothing that goes wrong here may keep the error from the client.
         with suppress(StreamStateError):
+            if self._open is not None:
+                self._open.signable = False
             frames += self._release()
         event, said = error_of(error)
         frames += self._writer.error(event)
@@ -142,11 +134,6 @@ class ResponsesEncoder:
             msg = "an answer has a body when it was collected and is finished"
             raise StreamStateError(msg)
         return response
-
-    @property
-    def omitted(self) -> Sequence[str]:
-        """What the answer held so far that this format has no field for: names, each once."""
-        return tuple(self._omitted)
 
     # --- the response -----------------------------------------------------------------------------------------------------
 
@@ -175,14 +162,14 @@ class ResponsesEncoder:
         return frames
 
     def _require_unfinished(self) -> None:
-        if self._reason is not None:
-            msg = "the answer has its finish reason: nothing may follow"
+        if self._reason is not None or self._writer.state is State.DONE:
+            msg = "the answer has its finish reason, or failed: nothing may follow"
             raise StreamStateError(msg)
 
     # --- parts ------------------------------------------------------------------------------------------------------------
 
     def _take(self, chunk: Chunk, part: Part) -> list[bytes]:
-        if self._open is not None and self._open.signable and part.kind is not BlockKind.THINKING:
+        if self._must_wait(part):
             self._waiting.append(chunk)
             return []
         self._response.characters += len(part.text)
@@ -191,22 +178,37 @@ class ResponsesEncoder:
         self._flows = at is not None and not at.ended and not self._waiting and self._writer.state is State.TEXT
         return frames
 
+    def _must_wait(self, part: Part) -> bool:
+        at = self._open
+        if at is None or (at.call is None and not at.signable):
+            return False
+        if at.call is None:
+            return part.kind is not BlockKind.THINKING
+        return part.kind is not BlockKind.TOOL_CALL and (bool(self._calls.waiting) or not at.call.over)
+
+    def _note(self, chunk: Chunk, part: Part) -> None:
+        """Note what is beside the blocks that have a place: what is not known of a block is in the event that begins it."""
+        if part.event is not None:
+            self._omissions.see_part(part)
+        else:
+            self._omissions.see_chunk(chunk)
+
     def _text(self, chunk: Chunk, part: Part) -> list[bytes]:
         if part.phase != "delta":
             frames = self._cite()
-            self._cited_from = self._writer.length if self._flows else 0
+            self._citations.start = self._writer.length if self._flows else 0
         else:
             frames = []
         if (citation := citation_in(part.event)) is not None:
-            self._citations.append(citation)
+            self._citations.waiting.append(citation)
         logprobs = logprobs_of(getattr(chunk.choices[0], "logprobs", None))
         if part.text or logprobs:
             frames += self._say(TEXT) + self._writer.fragment(part.text, logprobs)
-        annotations = map(annotation_of, delta_field(chunk, "annotations") or ())
-        return frames + [frame for found in annotations if found is not None for frame in self._annotate(found)]
+        return frames + self._annotations(delta_field(chunk, "annotations"))
 
     def _refusal(self, chunk: Chunk, part: Part) -> list[bytes]:
-        del chunk
+        if side_data(chunk):
+            self._omissions.add("choices.logprobs")
         return self._say(REFUSAL) + self._writer.fragment(part.text) if part.text else []
 
     def _say(self, kind: PartKind) -> list[bytes]:
@@ -214,12 +216,12 @@ class ResponsesEncoder:
         at = self._open
         frames: list[bytes] = []
         if at is None or at.ended or not isinstance(at.item, Message):
-            frames = self._close_all() + self._add(_Open(Message()))
+            frames = self._close_all() + self._add(OpenItem(Message()))
         elif kind is not TEXT:
             frames = self._cite()
         opened = self._writer.open_part(kind)
         if opened:
-            self._cited_from = 0
+            self._citations.start = 0
         return frames + opened
 
     def _thinking(self, chunk: Chunk, part: Part) -> list[bytes]:
@@ -230,7 +232,7 @@ class ResponsesEncoder:
             return []
         frames: list[bytes] = []
         if at is None or at.ended or not isinstance(at.item, Reasoning) or (part.text and at.item.sealed):
-            at = _Open(Reasoning())
+            at = OpenItem(Reasoning())
             frames = self._close_all() + self._add(at)
         if part.text:
             frames += self._writer.open_part(SUMMARY) + self._writer.fragment(part.text)
@@ -248,10 +250,10 @@ class ResponsesEncoder:
         if not part.signature:
             return []
         sealed = encode(CarriedThinking(kind="redacted_thinking", signature=part.signature))
-        return self._close_all() + self._add(_Open(Reasoning(sealed=sealed), ended=True))
+        return self._close_all() + self._add(OpenItem(Reasoning(sealed=sealed), ended=True))
 
     def _other(self, chunk: Chunk, part: Part) -> list[bytes]:
-        del chunk
+        self._note(chunk, part)
         if part.phase == "open" and self._open is not None and self._open.call is None:
             self._open.ended = True
         return []
@@ -259,21 +261,22 @@ class ResponsesEncoder:
     # --- tool calls -------------------------------------------------------------------------------------------------------
 
     def _tool_call(self, chunk: Chunk, part: Part) -> list[bytes]:
-        del chunk
-        if part.phase == "close":
-            call = self._calls.known(part)
-            if call is not None:
-                call.ended = True
-            return self._next_calls(named=True)
-        call = self._calls.take(part)
+        if part.event is not None:
+            self._note(chunk, part)
+        frames: list[bytes] = []
+        call = self._calls.known(part) if part.phase == "close" else self._calls.take(part)
         if call is None:
             return []
-        frames: list[bytes] = []
-        if call.state == "open":
+        if part.phase == "close":
+            call.ended = True
+        elif call.state == "open":
             frames = self._argue(call, part.text)
-        else:
-            keep(call, part.text)
-        return frames + self._next_calls(named=True)
+        elif not call.keep(part.text):
+            self._omissions.add("what follows the whole arguments of a call")
+        frames += self._next_calls(named=True)
+        if self._waiting and not self._must_wait(read_part(self._waiting[0])):
+            frames += self._release()
+        return frames
 
     def _argue(self, call: Call, text: str) -> list[bytes]:
         said = call.text(text)
@@ -290,13 +293,13 @@ class ResponsesEncoder:
         return frames
 
     def _begin_call(self, call: Call) -> list[bytes]:
-        frames = self._add(_Open(self._calls.item(call), call))
+        frames = self._add(OpenItem(self._calls.item(call), call))
         waited, call.waiting = call.waiting, []
         return frames + [frame for text in waited for frame in self._argue(call, text)]
 
     # --- opening and closing ----------------------------------------------------------------------------------------------
 
-    def _add(self, opened: _Open) -> list[bytes]:
+    def _add(self, opened: OpenItem) -> list[bytes]:
         self._open = opened
         return self._writer.add(opened.item)
 
@@ -313,37 +316,47 @@ class ResponsesEncoder:
 
     def _close_all(self, status: Status = "completed") -> list[bytes]:
         """Close the open item, and write the calls that waited for it."""
-        frames: list[bytes] = []
-        while self._open is not None:
-            was_call = self._open.call is not None
-            frames += self._close(status)
-            call = self._calls.next(named=False) if was_call else None
-            frames += [] if call is None else self._begin_call(call)
+        frames = self._close(status)
+        while call := self._calls.next(named=False):
+            frames += self._begin_call(call) + self._close(status)
         return frames
 
     def _release(self) -> list[bytes]:
-        """Write what waited for a signature."""
+        """Write what waited, as far as it need not wait any more."""
         waiting, self._waiting = self._waiting, []
-        if self._open is not None:
-            self._open.signable = False
         return [frame for chunk in waiting for frame in self._take(chunk, read_part(chunk))]
 
     def _drain(self, status: Status) -> list[bytes]:
         """Write everything that waits; no item is open afterwards."""
-        frames = self._release()
-        while self._open is not None or self._calls.waiting:
-            frames += self._close_all(status) if self._open is not None else self._next_calls(named=False)
-        return frames
+        frames: list[bytes] = []
+        while self._waiting:
+            frames += self._unblock(status) + self._release()
+        return frames + self._close_all(status)
+
+    def _unblock(self, status: Status) -> list[bytes]:
+        """End what others wait for."""
+        if self._open is not None and self._open.call is not None:
+            return self._close_all(status)
+        if self._open is not None:
+            self._open.signable = False
+        return []
 
     # --- annotations ------------------------------------------------------------------------------------------------------
+
+    def _annotations(self, said: object) -> list[bytes]:
+        found = [annotation_of(annotation) for annotation in said] if isinstance(said, list) else []
+        if None in found:
+            self._omissions.add("message.annotations")
+        return [frame for annotation in found if annotation is not None for frame in self._annotate(annotation)]
 
     def _annotate(self, annotation: Mapping[str, Any]) -> list[bytes]:
         return self._writer.annotate(annotation) if self._writer.state is State.TEXT else []
 
     def _cite(self) -> list[bytes]:
         """Write the citations of the block of text that ends."""
-        citations, self._citations = self._citations, []
-        found = (cited(citation, self._cited_from, self._writer.length) for citation in citations)
+        found = self._citations.end(self._writer.length)
+        if None in found:
+            self._omissions.add("content[text].citations")
         return [frame for annotation in found if annotation is not None for frame in self._annotate(annotation)]
 
 

@@ -142,14 +142,18 @@ def usage_object(usage: Mapping[str, Any]) -> dict[str, Any]:
     """Return the usage with this format's names; what is not known of the details is 0, as the API has it."""
     known = openai_usage(usage)
     prompt, completion = known.get("prompt_tokens_details", {}), known.get("completion_tokens_details", {})
-    written = usage.get("cache_creation_input_tokens") or prompt.get("cache_write_tokens") or 0
+    written = usage.get("cache_creation_input_tokens") or prompt.get("cache_write_tokens")
     return {
-        "input_tokens": known["prompt_tokens"],
-        "input_tokens_details": {"cached_tokens": prompt.get("cached_tokens") or 0, "cache_write_tokens": written},
-        "output_tokens": known["completion_tokens"],
-        "output_tokens_details": {"reasoning_tokens": completion.get("reasoning_tokens") or 0},
-        "total_tokens": known["total_tokens"],
+        "input_tokens": _count(known["prompt_tokens"]),
+        "input_tokens_details": {"cached_tokens": _count(prompt.get("cached_tokens")), "cache_write_tokens": _count(written)},
+        "output_tokens": _count(known["completion_tokens"]),
+        "output_tokens_details": {"reasoning_tokens": _count(completion.get("reasoning_tokens"))},
+        "total_tokens": _count(known["total_tokens"]),
     }
+
+
+def _count(value: object) -> int:
+    return value if type(value) is int and value >= 0 else 0
 
 
 def error_of(error: ApiError) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from luthien_asgi import jsontext
 from luthien_asgi.backend.chunks import build
 from luthien_asgi.chunks import Chunk
-from luthien_asgi.errors import StreamStateError
 from luthien_asgi.request import ChatRequest
 from luthien_asgi.settings import StreamSettings
+from luthien_asgi.testing import validate_stream
 from luthien_asgi.wire.responses_encoder import ResponsesEncoder
 from luthien_asgi.wire.responses_free_text import Balance, FreeText
 
@@ -58,7 +58,9 @@ def events(frames: Iterable[bytes]) -> list[dict[str, Any]]:
 
 def said(chunks: Iterable[Chunk], **body: Any) -> list[dict[str, Any]]:
     made = encoder(**body)
-    return events([*(frame for one in chunks for frame in made.feed(one)), *made.finish()])
+    frames = [*(frame for one in chunks for frame in made.feed(one)), *made.finish()]
+    assert [one for one in validate_stream("responses", b"".join(frames)) if one.severity == "error"] == []
+    return events(frames)
 
 
 def kinds(found: Iterable[dict[str, Any]]) -> list[str]:
@@ -166,13 +168,41 @@ def test_text_after_a_call_is_another_message() -> None:
     assert [item["id"] for item in items] == ["msg_1_0", "fc_1_1", "msg_1_2"]
 
 
-def test_a_fragment_after_its_call_is_done_is_an_error_unless_it_is_blank() -> None:
+def test_what_follows_a_call_waits_until_that_is_over() -> None:
     made = encoder()
-    for one in (ROLE, tool(0, "{}", "call_a", "get"), text("b")):
+    for one in (ROLE, tool(0, '{"x"', "call_a", "get"), tool(1, "", "call_b", "put")):
+        made.feed(one)
+    assert made.feed(text("so")) == made.feed(chunk({"reasoning_content": "hm"})) == []
+    assert kinds(events(made.feed(tool(0, ":1}")))) == [
+        "function_call_arguments.delta",
+        "function_call_arguments.done",
+        "output_item.done",
+        "output_item.added",
+    ]
+    frames = events(made.feed(tool(1, "{}")))
+    assert kinds(frames)[:4] == [
+        "function_call_arguments.delta",
+        "function_call_arguments.done",
+        "output_item.done",
+        "output_item.added",
+    ]
+    assert kinds(frames)[-1] == "reasoning_summary_text.delta"
+    items = output(
+        [ROLE, tool(0, "{", "call_a", "get"), text("b"), tool(0, "}"), custom(1, "x", "call_b", "sh"), text("c"), CALLS]
+    )
+    assert [item["type"] for item in items] == ["function_call", "message", "custom_tool_call", "message"]
+
+
+def test_a_fragment_after_the_whole_arguments_is_dropped_with_notice() -> None:
+    made = encoder()
+    for one in (ROLE, tool(0, "{}", "call_a", "get"), tool(1, "{}", "call_b", "get")):
         made.feed(one)
     assert made.feed(tool(0, " \n")) == []
-    with pytest.raises(StreamStateError, match="call_a"):
-        made.feed(tool(0, "x"))
+    assert made.omitted == []
+    assert made.feed(tool(0, "x")) == []
+    assert made.omitted == ["what follows the whole arguments of a call"]
+    made.feed(CALLS)
+    assert [item["arguments"] for item in events(made.finish())[0]["response"]["output"]] == ["{}", "{}"]
 
 
 def test_a_call_waits_for_its_name() -> None:

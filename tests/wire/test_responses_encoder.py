@@ -15,6 +15,7 @@ from luthien_asgi.errors import ApiError, BackendError, PolicyError, RequestErro
 from luthien_asgi.reasoning_items import CarriedThinking, decode
 from luthien_asgi.request import ChatRequest
 from luthien_asgi.settings import StreamSettings
+from luthien_asgi.testing import validate_stream
 from luthien_asgi.wire.responses_encoder import ResponsesEncoder
 
 USAGE = {"prompt_tokens": 5, "completion_tokens": 7, "total_tokens": 12}
@@ -72,7 +73,9 @@ def events(frames: Iterable[bytes]) -> list[dict[str, Any]]:
 def said(chunks: Iterable[Chunk], **body: Any) -> list[dict[str, Any]]:
     """Return the events of an answer, its end included; their numbers have no gap."""
     made = encoder(**body)
-    found = events([*(frame for one in chunks for frame in made.feed(one)), *made.finish()])
+    frames = [*(frame for one in chunks for frame in made.feed(one)), *made.finish()]
+    assert [one for one in validate_stream("responses", b"".join(frames)) if one.severity == "error"] == []
+    found = events(frames)
     assert [event.pop("sequence_number") for event in found] == list(range(len(found)))
     return found
 
@@ -250,6 +253,8 @@ def test_annotations_of_chat_completions() -> None:
     found = middle([ROLE, chunk({"content": "See", "annotations": [annotation]}), chunk({"annotations": [annotation, "?", {}]})])
     (part,) = found[-1]["item"]["content"]
     assert part["annotations"] == [flat, flat]
+    strange = [{"type": "file_citation", "file_citation": {"file_id": "f"}}, {"type": "url_citation", "url_citation": {"url": 1}}]
+    assert middle([ROLE, chunk({"content": "See", "annotations": strange})])[-1]["item"]["content"][0]["annotations"] == []
     changed = with_text(chunk({"content": "See", "annotations": [annotation]}), "Saw")
     assert middle([ROLE, changed])[-1]["item"]["content"][0]["annotations"] == []
 
@@ -264,6 +269,9 @@ def test_logprobs_go_with_their_text() -> None:
     done = {event["type"]: event for event in found}
     assert done["response.output_text.done"]["logprobs"] == done["response.content_part.done"]["part"]["logprobs"] == [token]
     assert middle([ROLE, with_text(text("Yes", logprobs=logprobs), "No")])[2]["logprobs"] == []
+    strange = {"content": ["?", {"token": 1, "bytes": ["x"], "logprob": "y", "top_logprobs": 7}]}
+    blank = {"token": "", "bytes": [0], "logprob": 0.0, "top_logprobs": []}
+    assert middle([ROLE, text("Yes", logprobs=strange)])[2]["logprobs"] == [blank]
 
 
 def test_a_tool_that_ran_at_the_provider_parts_two_messages_and_is_not_shown() -> None:
@@ -325,6 +333,9 @@ def test_usage_has_the_details_that_are_known() -> None:
     found = said([ROLE, STOP, told])[-1]["response"]["usage"]
     assert found["input_tokens_details"] == {"cached_tokens": 3, "cache_write_tokens": 1}
     assert found["output_tokens_details"] == {"reasoning_tokens": 2}
+    wrong = build({"id": "a", "created": 3, "model": "m", "choices": [], "usage": {"prompt_tokens": 1, "completion_tokens": -1}})
+    usage = said([ROLE, STOP, wrong])[-1]["response"]["usage"]
+    assert (usage["input_tokens"], usage["output_tokens"], usage["total_tokens"]) == (1, 0, 0)
 
 
 def test_usage_is_estimated_where_the_backend_was_not_heard_to_the_end() -> None:
@@ -470,3 +481,32 @@ def test_a_body_is_the_response_of_the_end() -> None:
         assert other.fail(BackendError("x")) == [] or other.ping() == []
         with pytest.raises(StreamStateError):
             other.body()
+
+
+# --- what has no place -------------------------------------------------------------------------------------------------------
+
+
+def omitted(*chunks: Chunk) -> list[str]:
+    made = encoder()
+    for one in (ROLE, *chunks, STOP):
+        made.feed(one)
+    made.finish()
+    return list(made.omitted)
+
+
+def test_what_has_no_place_is_named() -> None:
+    link = {"type": "web_search_result_location", "url": "https://e.org", "title": "E"}
+    quote = {"type": "char_location", "document_index": 0, "cited_text": "no file"}
+    logprobs = {"content": None, "refusal": [{"token": "No", "logprob": -0.1, "bytes": None, "top_logprobs": []}]}
+    searched = {"type": "content_block_start", "index": 1, "content_block": {"type": "server_tool_use", "id": "s", "name": "n"}}
+    audio = chunk({"audio": {"id": "a", "data": "AA=="}})
+    assert omitted(text("x"), chunk(thinking("hm", "c2ln")), text("y", logprobs={"content": []})) == []
+    assert omitted(*block(0, "x")[:2], cited(link, 0)) == []
+    assert omitted(*block(0, "x")[:2], cited(quote, 0)) == ["content[text].citations"]
+    assert omitted(text("x", choice=1)) == ["choices after the first"]
+    assert omitted(chunk({"refusal": "No"}, logprobs=logprobs)) == ["choices.logprobs"]
+    assert omitted(rider({}, "other", "open", 1, searched)) == ["content[server_tool_use]"]
+    assert omitted(chunk({"content": "x", "annotations": [{}]})) == ["message.annotations"]
+    assert omitted(audio) == ["message.audio"]
+    tiered = build({"id": "a", "created": 1, "model": "m", "choices": [], "service_tier": "flex", "system_fingerprint": "fp"})
+    assert omitted(tiered) == ["system_fingerprint"]

@@ -26,6 +26,7 @@ from luthien_asgi.errors import BackendError
 from luthien_asgi.reasoning_items import decode
 from luthien_asgi.request import ChatRequest
 from luthien_asgi.settings import StreamSettings
+from luthien_asgi.testing import Violation, validate_body, validate_stream
 from luthien_asgi.wire.anthropic_decoder import AnthropicDecoder
 from luthien_asgi.wire.openai_decoder import OpenAIDecoder
 from luthien_asgi.wire.responses_encoder import ResponsesEncoder
@@ -60,7 +61,14 @@ def written(chunks: Iterable[Chunk], *, collect: bool = False, **body: Any) -> R
     return ResponsesEncoder(request, settings=StreamSettings(), id="t1", created=9, collect=collect)
 
 
+def errors(found: list[Violation]) -> list[str]:
+    return [str(violation) for violation in found if violation.severity == "error"]
+
+
 def events(frames: Iterable[bytes]) -> list[dict[str, Any]]:
+    """Return the events of a stream that is over, and legal."""
+    frames = list(frames)
+    assert errors(validate_stream("responses", b"".join(frames))) == []
     return [json.loads(frame.split(b"\ndata: ")[1]) for frame in frames]
 
 
@@ -74,6 +82,7 @@ def collected(chunks: Iterable[Chunk], **body: Any) -> dict[str, Any]:
     for one in chunks:
         made.feed(one)
     made.finish()
+    assert errors(validate_body("responses", made.body())) == []
     return {**made.body(), "completed_at": 0}
 
 
