@@ -58,7 +58,7 @@ def judged(driver: Driver, case: Case) -> tuple[Failure | None, str]:
     wrong = complaint(case, outcome)
     if wrong is not None:
         return Failure(case, wrong), wrong.partition(":")[0]
-    failed = outcome.error is not None or (outcome.frames and b'"error"' in outcome.frames[-1])
+    failed = outcome.error is not None or (outcome.frames and b'"error":{' in outcome.frames[-1])
     return None, "failed" if failed else "ended"
 
 

@@ -18,11 +18,15 @@ from fuzz_drive import Case, Outcome
 from fuzz_legal import illegal_body, illegal_stream
 from fuzz_mutations import CANARY
 from fuzz_policies import JUDGES
+from openai import omit
 from openai._models import construct_type
 from openai.lib.streaming.chat import ChatCompletionStreamState
+from openai.lib.streaming.responses._responses import ResponseStreamState
 from openai.types.chat import ChatCompletionChunk
+from openai.types.responses import Response, ResponseStreamEvent
 
-from luthien_asgi.testing import accumulate_anthropic, accumulate_openai, sse_events
+from luthien_asgi.reasoning_items import decode
+from luthien_asgi.testing import Violation, accumulate_anthropic, accumulate_openai, sse_events, validate_body, validate_stream
 
 __all__ = ["complaint"]
 
@@ -51,12 +55,15 @@ def _checked(case: Case, outcome: Outcome) -> str:
         raise ValueError(wrong)
     check = _BODIES[case.client] if outcome.error is None else _error_body
     check(said)
-    return json.dumps(said)
+    return json.dumps(said) + _unsealed(said)
 
 
 def _cut_by_blocks(outcome: Outcome) -> bool:
-    """Tell whether only the client put the canary together: an OpenAI client joins the texts of two blocks, judged apart."""
-    return CANARY.encode() not in b"".join(outcome.frames) and not any(CANARY in block for block in outcome.judged)
+    """Tell whether only the client put the canary together: two wires join the texts of blocks that were judged apart."""
+    frames = b"".join(outcome.frames)
+    if b"response.created" in frames:  # whose later events repeat what the deltas were
+        frames = b"".join(frame for frame in frames.split(b"\n\n") if b'"delta":' in frame)
+    return CANARY.encode() not in frames and not any(CANARY in block for block in outcome.judged)
 
 
 def _stream_checked(case: Case, data: bytes) -> str:
@@ -65,6 +72,9 @@ def _stream_checked(case: Case, data: bytes) -> str:
     if wrong := illegal_stream(client, data, backend=case.backend):
         raise ValueError(wrong)
     said = [_strict_json(event.data.encode()) for event in sse_events(data) if event.data != "[DONE]"]
+    if client == "responses":
+        _responses_events(data, said)
+        return data.decode() + _unsealed(said[-1].get("response", {}))
     if client == "openai":
         _openai_events(said)
         return data.decode() + json.dumps(accumulate_openai(data).body)
@@ -234,9 +244,43 @@ def _anthropic_body(body: dict[str, Any]) -> None:
         _typed(block, "block", type=str, **_BLOCK_FIELDS.get(block["type"], {}))
 
 
+def _responses_events(data: bytes, events: list[dict[str, Any]]) -> None:
+    # Halves of a pair are one character for whoever adds up the text, which the events that repeat it show.
+    if b"\\ud" not in data:
+        _legal(validate_stream("responses", data))
+    state: Any = ResponseStreamState(input_tools=omit, text_format=omit)
+    for event in events:
+        if event["type"] == "error":
+            _error_body(event)
+            _require(event is events[-2], "an error that is not followed by the failed response alone")
+            return
+        state.handle_event(construct_type(type_=ResponseStreamEvent, value=event))  # type: ignore[arg-type]
+
+
+def _responses_body(body: dict[str, Any]) -> None:
+    _legal(validate_body("responses", body))
+    response: Any = construct_type(type_=Response, value=body)
+    _typed({"text": response.output_text}, "response", text=str)
+
+
+def _legal(found: list[Violation]) -> None:
+    errors = [str(violation) for violation in found if violation.severity == "error"]
+    _require(not errors, "; ".join(errors))
+
+
+def _unsealed(response: Mapping[str, Any]) -> str:
+    """Return what a client carries for the provider, as one text."""
+    items = response.get("output") or ()
+    return "".join(repr(decode(item.get("encrypted_content"))) for item in items if isinstance(item, dict))
+
+
 def _error_body(body: dict[str, Any]) -> None:
     _typed(body, "error body", error=dict)
     _typed(body["error"], "error", type=_OPTIONAL, message=str)
 
 
-_BODIES: Final[Mapping[str, Callable[[dict[str, Any]], None]]] = {"openai": _openai_body, "anthropic": _anthropic_body}
+_BODIES: Final[Mapping[str, Callable[[dict[str, Any]], None]]] = {
+    "openai": _openai_body,
+    "anthropic": _anthropic_body,
+    "responses": _responses_body,
+}

@@ -33,6 +33,7 @@ from luthien_asgi.wire.anthropic import AnthropicWire
 from luthien_asgi.wire.anthropic_decoder import AnthropicDecoder
 from luthien_asgi.wire.openai import OpenAIWire
 from luthien_asgi.wire.openai_decoder import OpenAIDecoder
+from luthien_asgi.wire.responses import ResponsesWire
 
 __all__ = ["CLIENTS", "Case", "Driver", "HangError", "Outcome"]
 
@@ -40,11 +41,12 @@ _STEPS: Final = 200_000
 """Steps of the event loop; a case of a hundred events takes a few hundred."""
 _SETTINGS: Final = StreamSettings()
 _DECODERS: Final[Mapping[str, Any]] = {"openai": OpenAIDecoder, "anthropic": AnthropicDecoder}
-_WIRES: Final[Mapping[str, Any]] = {"openai": OpenAIWire(), "anthropic": AnthropicWire()}
+_WIRES: Final[Mapping[str, Any]] = {"openai": OpenAIWire(), "anthropic": AnthropicWire(), "responses": ResponsesWire()}
 _MESSAGES: Final = [{"role": "user", "content": "x"}]
 _REQUESTS: Final[Mapping[str, dict[str, Any]]] = {
     "openai": {"model": "m", "messages": _MESSAGES, "n": 3, "stream_options": {"include_usage": True}},
     "anthropic": {"model": "m", "messages": _MESSAGES, "max_tokens": 64},
+    "responses": {"model": "m", "input": "x", "tools": [{"type": "custom", "name": "get_weather"}]},
 }
 CLIENTS: Final = tuple(_WIRES)
 
