@@ -56,8 +56,8 @@ class AnthropicCollector:
 
     def _end(self, event: Mapping[str, Any]) -> None:
         usage = {**(self._message.get("usage") or {}), **_known(event.get("usage") or {})}
-        further = {name: value for name, value in event.items() if name not in _NOT_FURTHER}
-        self._message |= {**event["delta"], **further, "usage": usage}
+        further = {name: value for name, value in {**event["delta"], **event}.items() if name not in _NOT_FURTHER}
+        self._message |= {**further, "usage": usage}
 
 
 _EVENTS: Final[Mapping[str, Callable[[AnthropicCollector, Mapping[str, Any]], None]]] = {
