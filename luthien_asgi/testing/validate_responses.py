@@ -6,6 +6,7 @@ it (the done event, the part, the item, the response) must equal it. So memory i
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -45,6 +46,7 @@ _ITEM_TEXTS: Final[Mapping[str, tuple[str, str]]] = {
 """Events of an item's own text: the item's type, and the field of the text."""
 _TEXT_FIELD: Final[Mapping[str, str]] = {kind: name for _, kind, name in _PART_TEXTS.values()}
 _ITEM_FIELD: Final[Mapping[str, str]] = dict(_ITEM_TEXTS.values())
+_HALF: Final = re.compile("[\ud800-\udfff]")
 _INDEX_OF: Final[Mapping[str, str]] = {"content": "content_index", "summary": "summary_index"}
 
 
@@ -299,7 +301,7 @@ class ResponsesGrammar:
 
     def _compare(self, rule: str, what: str, said: object, text: _Text) -> None:
         added_up = text.grown.text
-        if added_up is not None and isinstance(said, str) and said != added_up:
+        if added_up is not None and isinstance(said, str) and said != _paired(added_up) and said != added_up:
             self._sink.report(rule, f"{what} differs from the deltas {_where_texts_differ(said, added_up)}")
 
     def _state(self, item: _Item, event: Mapping[str, Any]) -> None:
@@ -323,6 +325,11 @@ _HANDLERS: Final[Mapping[str, Callable[[ResponsesGrammar, _Item, Mapping[str, An
 
 def _where(event: Mapping[str, Any]) -> str:
     return "summary" if "summary" in str(event["type"]) else "content"
+
+
+def _paired(text: str) -> str:
+    """Return a text in which halves of a surrogate pair that came in two deltas are the character that they are together."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "surrogatepass") if _HALF.search(text) else text
 
 
 def _difference(said: object, item: Mapping[str, Any]) -> str:
