@@ -26,7 +26,7 @@ from luthien_asgi import jsontext
 from luthien_asgi.reasoning_items import decode
 from luthien_asgi.request_items import qualified_name
 from luthien_asgi.wire.conversion import Draft, inexpressible, refuse_unknown
-from luthien_asgi.wire.responses_request import type_of_item
+from luthien_asgi.wire.responses_request import is_reasoning_reference, type_of_item
 
 __all__ = ["ItemWriter"]
 
@@ -75,6 +75,9 @@ class ItemWriter:
 
     def add(self, item: Mapping[str, Any], at: str) -> None:
         """Add one item."""
+        if is_reasoning_reference(item):
+            self.draft.ignore("input[].reasoning")
+            return
         kind = type_of_item(item)
         writer = _WRITERS.get(kind)
         if writer is None:

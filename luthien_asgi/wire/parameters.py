@@ -158,7 +158,13 @@ _OPENAI_OWN: Final = (
     Parameter("top_logprobs", "whole", _REFUSED, "the Messages API gives no log probabilities", (0,)),
     Parameter("top_p", "number", _CARRIED, "top_p"),
     Parameter("user", "text", _MAPPED, "metadata.user_id; ignored with notice where safety_identifier is there too"),
-    Parameter("verbosity", "text", _REFUSED, "the Messages API has no such control, and it changes the answer", ("medium",)),
+    Parameter(
+        "verbosity",
+        "text",
+        _IGNORED,
+        "how many words are made of the same answer; the Messages API has no such control",
+        ("medium",),
+    ),
     Parameter("web_search_options", "object", _REFUSED, "the search runs at the provider"),
 )
 """The fields of the API itself: openai-python's CompletionCreateParams."""

@@ -24,7 +24,7 @@ from luthien_asgi.wire.checks import (
 )
 from luthien_asgi.wire.parameters import RESPONSES, Fate, Shape
 
-__all__ = ["parse", "type_of_item"]
+__all__ = ["is_reasoning_reference", "parse", "type_of_item"]
 
 _ROLES: Final = ("user", "assistant", "system", "developer")
 _PARTS: Final[Mapping[str, Sequence[tuple[str, Shape]]]] = {
@@ -76,6 +76,12 @@ def type_of_item(item: Mapping[str, Any]) -> str:
     return "message" if "role" in item else "item_reference"
 
 
+def is_reasoning_reference(item: Mapping[str, Any]) -> bool:
+    """Tell whether an item refers to reasoning, which a client may leave out: it is for the model alone, and not stored here."""
+    name = item.get("id")
+    return type_of_item(item) == "item_reference" and isinstance(name, str) and name.startswith("rs_")
+
+
 def _check_stateless(body: Mapping[str, Any]) -> None:
     for name, value in body.items():
         row = RESPONSES[name]
@@ -107,7 +113,7 @@ def _check_input(body: Mapping[str, Any], *, limits: Limits) -> None:
 def _check_item(item: Mapping[str, Any], at: str) -> None:
     optional(item, "type", "text", at)
     kind = type_of_item(item)
-    if kind == "item_reference":
+    if kind == "item_reference" and not is_reasoning_reference(item):
         refuse(at, "refers to an item that would have to be stored, and nothing is stored here; send the item itself")
     for field, shape in _ITEMS.get(kind, ()):
         required(item, field, shape, at)

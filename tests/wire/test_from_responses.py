@@ -321,11 +321,24 @@ def test_items_and_parts_that_have_no_words_there_are_refused_by_name(item: Any,
     assert (caught.value.status, caught.value.param) == (400, param)
 
 
+def test_a_reference_to_reasoning_is_left_out_with_notice() -> None:
+    """A client that does not say `store: false` refers to what it believes to be stored; the model does without."""
+    converted = to_openai(request([USER, {"type": "item_reference", "id": "rs_1"}, CALL, OUTPUT]))
+    assert [one["role"] for one in converted.params["messages"]] == ["user", "assistant", "tool"]
+    assert "input[].reasoning" in converted.ignored
+
+
+def test_verbosity_is_left_out_with_notice_where_there_is_none() -> None:
+    """How many words an answer takes does not change what it means."""
+    converted = to_anthropic(request(input="hi", text={"verbosity": "low"}))
+    assert "text.verbosity" in converted.ignored
+    assert "verbosity" not in converted.params
+
+
 @pytest.mark.parametrize(
     ("fields", "param"),
     [
         ({"text": {"format": {"type": "json_object"}}}, "text.format"),
-        ({"text": {"verbosity": "low"}}, "text.verbosity"),
         ({"include": ["message.output_text.logprobs"]}, "include"),
         ({"service_tier": "flex"}, "service_tier"),
         ({"reasoning": {"effort": "boundless"}}, "reasoning.effort"),

@@ -104,7 +104,6 @@ def _claude_code(installed: Path, wanted: Sequence[Case], gateways: Gateways, fo
 _CODEX_CONFIG: Final = """\
 model = {model}
 model_provider = "luthien"
-model_verbosity = "medium"  # what the API does unasked: other providers have no such control
 approval_policy = "never"
 sandbox_mode = "danger-full-access"
 
