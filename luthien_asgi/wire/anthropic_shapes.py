@@ -79,6 +79,8 @@ def check_block(block: Mapping[str, Any]) -> None:
     _check(block, _BLOCKS.get(kind, {}))
     if kind == "fallback":
         _check(block["to"], {"model": (str,)})
+    if kind == "text" and not all(isinstance(citation, dict) for citation in block.get("citations") or ()):
+        raise malformed()
 
 
 def _check_result(block: Mapping[str, Any]) -> None:

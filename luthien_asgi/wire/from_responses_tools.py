@@ -73,7 +73,8 @@ def _tools(draft: Draft, *, custom_tools: bool) -> Iterator[dict[str, Any]]:
 
 def _check_options(draft: Draft, tool: Mapping[str, Any], at: str) -> None:
     if tool.get("defer_loading"):
-        inexpressible(f"{at}.defer_loading", "deferred tools are found by a tool of OpenAI's own")
+        # Offered at once: there is no search that would find it.
+        draft.ignore("tools[].defer_loading")
     if tool.get("allowed_callers") not in (None, [], ["direct"]):
         inexpressible(f"{at}.allowed_callers", "other callers than the model run at OpenAI")
     if tool.get("output_schema") is not None:

@@ -30,14 +30,19 @@ DELTA: Final = frozenset(
 CALL: Final = frozenset({"index", "id", "type", "function", "custom"})
 INNER: Final = frozenset({"name", "arguments", "input"})
 
+_TYPES: Final[Mapping[str, type]] = {"obfuscation": str}
 _NOTHING: Final[Mapping[str, Any]] = {}
 
 
 def own_fields(fields: Mapping[str, Any], known: frozenset[str]) -> dict[str, Any]:
-    """Return the fields that are not known and say something."""
+    """Return the fields that are not known and say something, of those that clients know the ones with their type."""
     if known.issuperset(fields):
         return {}
-    return {name: value for name, value in fields.items() if name not in known and value is not None and value != []}
+    return {
+        name: value
+        for name, value in fields.items()
+        if name not in known and value is not None and value != [] and isinstance(value, _TYPES.get(name, object))
+    }
 
 
 class Own(NamedTuple):

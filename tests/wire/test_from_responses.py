@@ -270,7 +270,6 @@ def test_without_tools_there_is_no_choice() -> None:
         ({"tools": [{"type": "file_search", "vector_store_ids": ["v"]}]}, "tools[0]"),
         ({"tools": [{"type": "mcp", "server_label": "s", "server_url": "http://x"}]}, "tools[0]"),
         ({"tools": [{"type": "local_shell"}]}, "tools[0]"),
-        ({"tools": [{**TOOLS[0], "defer_loading": True}]}, "tools[0].defer_loading"),
         ({"tools": [{**TOOLS[0], "allowed_callers": ["programmatic"]}]}, "tools[0].allowed_callers"),
         ({"tools": [{**TOOLS[1], "format": {"type": "grammar", "syntax": "ebnf", "definition": "x"}}]}, "tools[0].format"),
         ({"tools": TOOLS, "tool_choice": "always"}, "tool_choice"),
@@ -319,6 +318,13 @@ def test_items_and_parts_that_have_no_words_there_are_refused_by_name(item: Any,
     with pytest.raises(RequestError) as caught:
         to_openai(request([USER, item]))
     assert (caught.value.status, caught.value.param) == (400, param)
+
+
+def test_a_deferred_tool_is_offered_at_once_with_notice() -> None:
+    """There is no search here that would find it."""
+    converted = to_openai(request([USER], tools=[{"type": "function", "name": "f", "defer_loading": True}]))
+    assert [tool["function"]["name"] for tool in converted.params["tools"]] == ["f"]
+    assert "tools[].defer_loading" in converted.ignored
 
 
 def test_a_reference_to_reasoning_is_left_out_with_notice() -> None:
