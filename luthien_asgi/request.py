@@ -63,7 +63,7 @@ class ChatRequest:
     @property
     def has_tools(self) -> bool:
         """Whether the request offers tools to the model."""
-        return bool(self.body.get("tools") or self.body.get("functions"))
+        return bool(self.tools())
 
     def blocks(self) -> list[RequestBlock]:
         """Return every block of the conversation, the system prompt included, in order.

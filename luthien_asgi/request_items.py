@@ -25,8 +25,10 @@ from luthien_asgi.request_blocks import (
     role_of,
 )
 
-__all__ = ["flat_tools", "qualified_name", "read_item_tools", "read_items"]
+__all__ = ["ADDITIONAL_TOOLS", "flat_tools", "given_tools", "qualified_name", "read_item_tools", "read_items"]
 
+ADDITIONAL_TOOLS: Final = "additional_tools"
+"""The type of an item that holds tools: they are offered as those of the request are."""
 _LONGEST_NAME: Final = 64
 """Characters of a tool's name (OpenAI and Anthropic API reference)."""
 
@@ -124,7 +126,14 @@ def _string(part: Part, field: str) -> str:
     return value if isinstance(value, str) else ""
 
 
+def _nothing(item: Part, path: Path, scope: Scope) -> Iterator[RequestBlock]:
+    """Read what `read_item_tools` reads."""
+    del item, path, scope
+    return iter(())
+
+
 _ITEMS: Final[Mapping[str, Callable[[Part, Path, Scope], Iterator[RequestBlock]]]] = {
+    ADDITIONAL_TOOLS: _nothing,
     "message": _message,
     "reasoning": _reasoning,
     "function_call": _called("arguments"),
@@ -134,6 +143,7 @@ _ITEMS: Final[Mapping[str, Callable[[Part, Path, Scope], Iterator[RequestBlock]]
 }
 _CALL_FIELDS: Final = frozenset({"call_id", "name", "namespace"})
 _READ: Final[Mapping[str, frozenset[str]]] = {
+    ADDITIONAL_TOOLS: frozenset({"role", "tools"}),
     "message": frozenset({"role", "content"}),
     "reasoning": frozenset({"summary", "content", "encrypted_content"}),
     "function_call": _CALL_FIELDS | {"arguments"},
@@ -156,10 +166,22 @@ def read_item_tools(body: Mapping[str, Any]) -> Iterator[RequestTool]:
 
 def flat_tools(body: Mapping[str, Any]) -> Iterator[tuple[Path, Part]]:
     """Yield every tool with its path; one of a namespace has its qualified name, and both descriptions."""
-    given = body.get("tools")
-    for place, tool in enumerate(given if isinstance(given, list) else ()):
-        if isinstance(tool, dict):
-            yield from _flat(tool, ("tools", place))
+    for path, tool in given_tools(body):
+        yield from _flat(tool, path)
+
+
+def given_tools(body: Mapping[str, Any]) -> Iterator[tuple[Path, Part]]:
+    """Yield every tool and namespace with its path: those of the request, then those of its items."""
+    yield from _objects(body.get("tools"), ("tools",))
+    for path, item in _objects(body.get("input"), ("input",)):
+        if item.get("type") == ADDITIONAL_TOOLS:
+            yield from _objects(item.get("tools"), (*path, "tools"))
+
+
+def _objects(given: Any, path: Path) -> Iterator[tuple[Path, Part]]:  # noqa: ANN401 - JSON
+    for place, value in enumerate(given if isinstance(given, list) else ()):
+        if isinstance(value, dict):
+            yield (*path, place), value
 
 
 def _flat(tool: Part, path: Path) -> Iterator[tuple[Path, Part]]:

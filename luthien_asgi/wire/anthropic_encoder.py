@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from luthien_asgi.blocks import BlockKind
-from luthien_asgi.chunks import Chunk, Part, finish_reason_of, read_part, side_data, usage_of
+from luthien_asgi.chunks import Chunk, Part, finish_reason_of, plain_text, read_part, side_data, usage_of
 from luthien_asgi.errors import ApiError, StreamStateError
 from luthien_asgi.wire.anthropic_blocks import AnthropicFrames, BlockWriter
 from luthien_asgi.wire.anthropic_calls import Call, Calls
@@ -77,6 +77,14 @@ class AnthropicEncoder:
 
     def feed(self, chunk: Chunk) -> list[bytes]:
         """Return the frames of a chunk. Raises `StreamStateError` for what the order of events does not allow."""
+        if (
+            (plain := plain_text(chunk)) is not None
+            and plain[0] == 0
+            and self._open is not None
+            and self._open.kind is BlockKind.TEXT
+        ):
+            self._ending.characters += len(plain[1])
+            return self._writer.text(plain[1])
         part = read_part(chunk)
         if part.event is None and (self._open is None or part.kind in _TELLING or side_data(chunk)):
             self._omissions.see_chunk(chunk)

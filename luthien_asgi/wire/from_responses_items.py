@@ -24,7 +24,7 @@ from typing import Any, Final
 
 from luthien_asgi import jsontext
 from luthien_asgi.reasoning_items import decode
-from luthien_asgi.request_items import qualified_name
+from luthien_asgi.request_items import ADDITIONAL_TOOLS, qualified_name
 from luthien_asgi.wire.conversion import Draft, inexpressible, refuse_unknown
 from luthien_asgi.wire.responses_request import is_reasoning_reference, type_of_item
 
@@ -79,6 +79,10 @@ class ItemWriter:
             self.draft.ignore("input[].reasoning")
             return
         kind = type_of_item(item)
+        if kind == ADDITIONAL_TOOLS:
+            # They are offered with the others.
+            refuse_unknown(item, _ITEM | {"role", "tools"}, at)
+            return
         writer = _WRITERS.get(kind)
         if writer is None:
             inexpressible(at, f"items of type {kind[:50]} are OpenAI's own")

@@ -16,7 +16,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-from luthien_asgi.request_items import flat_tools, qualified_name
+from luthien_asgi.request_blocks import Path
+from luthien_asgi.request_items import flat_tools, given_tools, qualified_name
 from luthien_asgi.wire.conversion import Draft, inexpressible, refuse_unknown
 
 __all__ = ["write_tools"]
@@ -53,11 +54,11 @@ def write_tools(draft: Draft, *, custom_tools: bool) -> None:
 
 
 def _tools(draft: Draft, *, custom_tools: bool) -> Iterator[dict[str, Any]]:
-    for place, tool in enumerate(draft.request.body.get("tools") or ()):
-        if isinstance(tool, dict) and tool.get("type") == "namespace":
-            refuse_unknown(tool, _NAMESPACE, f"tools[{place}]")
+    for path, tool in given_tools(draft.request.body):
+        if tool.get("type") == "namespace":
+            refuse_unknown(tool, _NAMESPACE, _place(path))
     for path, tool in flat_tools(draft.request.body):
-        at = "".join(f"[{key}]" if isinstance(key, int) else f".{key}" for key in path).lstrip(".")
+        at = _place(path)
         kind = str(tool.get("type"))
         if kind == "function":
             refuse_unknown(tool, _FUNCTION, at)
@@ -69,6 +70,10 @@ def _tools(draft: Draft, *, custom_tools: bool) -> Iterator[dict[str, Any]]:
             yield _custom(tool, at) if custom_tools else _as_function(draft, tool, at)
         elif not _left_out(draft, tool):
             inexpressible(at, f"tools of type {kind[:50]} are OpenAI's own")
+
+
+def _place(path: Path) -> str:
+    return "".join(f"[{key}]" if isinstance(key, int) else f".{key}" for key in path).lstrip(".")
 
 
 def _check_options(draft: Draft, tool: Mapping[str, Any], at: str) -> None:

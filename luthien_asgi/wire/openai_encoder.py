@@ -23,6 +23,7 @@ from luthien_asgi.chunks import (
     finish_reason_of,
     has_role,
     openai_fields,
+    plain_text,
     read_part,
     usage_of,
 )
@@ -96,6 +97,8 @@ class OpenAIEncoder:
     def feed(self, chunk: Chunk) -> list[bytes]:
         """Return the frames of a chunk. Raises `StreamStateError` for content after a finish."""
         self._require_open()
+        if (plain := plain_text(chunk)) is not None and self._flows(plain[0]):
+            return self._out.text(plain[0], "content", plain[1])
         part = read_part(chunk)
         if part.event is not None or part.signature:
             self._omissions.see_part(part)
@@ -170,6 +173,11 @@ class OpenAIEncoder:
         if choice is not None and chunk.choices and not choice.finished:
             choice.beside.take(extras)
         return frames
+
+    def _flows(self, index: int) -> bool:
+        """Tell whether the text of a choice can leave as it is: the choice goes on, and nothing waits to leave with it."""
+        choice = self._choices.get(index)
+        return choice is not None and choice.began and not (choice.finished or choice.beside.waits or self._top)
 
     def _going(self) -> _Choice | None:
         """Return a choice that has begun and not ended."""

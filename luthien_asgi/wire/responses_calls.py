@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from luthien_asgi.chunks import Part
-from luthien_asgi.request_items import qualified_name
+from luthien_asgi.request_items import given_tools, qualified_name
 from luthien_asgi.wire.responses_free_text import Balance, FreeText
 from luthien_asgi.wire.responses_items import ARGUMENTS, INPUT, CallItem, Item
 from luthien_asgi.wire.tool_calls import SERVER_TOOL_PREFIX
@@ -26,7 +26,7 @@ class _Offered(NamedTuple):
 def _offers(body: Mapping[str, Any]) -> dict[str, _Offered]:
     """Return what the client offered, by the name that the model knows."""
     found: dict[str, _Offered] = {}
-    for tool in body.get("tools") or ():
+    for _, tool in given_tools(body):
         namespace = tool.get("name") if tool.get("type") == "namespace" else None
         for named in tool.get("tools") or () if namespace is not None else (tool,):
             name = named.get("name")

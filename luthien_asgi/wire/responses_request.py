@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from luthien_asgi.request import ChatRequest
+from luthien_asgi.request_items import ADDITIONAL_TOOLS, flat_tools
 from luthien_asgi.settings import Limits
 from luthien_asgi.wire.checks import (
     check_model,
@@ -65,6 +66,9 @@ def parse(body: bytes, *, limits: Limits) -> ChatRequest:
         _check_tool(tool, f"tools[{place}]")
     _check_settings(value)
     _check_input(value, limits=limits)
+    number = sum(1 for _ in flat_tools(value))
+    if number > limits.tools:
+        refuse("input", f"brings the tools to {number}, more than {limits.tools} (tools)")
     return ChatRequest(wire="responses", body=value)
 
 
@@ -120,6 +124,11 @@ def _check_item(item: Mapping[str, Any], at: str) -> None:
     optional(item, "namespace", "text", at)
     if kind == "message" and item["role"] not in _ROLES:
         refuse(f"{at}.role", f"must be one of {', '.join(_ROLES)}, not {item['role'][:50]!r}")
+    if kind == ADDITIONAL_TOOLS:
+        required(item, "tools", "list", at)
+        for place, tool in enumerate(item["tools"]):
+            expect(tool, "object", f"{at}.tools[{place}]")
+            _check_tool(tool, f"{at}.tools[{place}]")
     if kind == "reasoning":
         for field in ("summary", "content"):
             optional(item, field, "list", at)

@@ -439,3 +439,38 @@ def test_a_request_as_codex_sends_it_reaches_either_backend() -> None:
     assert [block["type"] for block in anthropic.params["messages"][1]["content"]] == ["thinking", "text", "tool_use"]
     assert anthropic.params["thinking"] == {"type": "enabled", "budget_tokens": 2048}
     assert anthropic.ignored == ("client_metadata", "tools[].web_search", "prompt_cache_key")
+
+
+def test_tools_that_an_item_brings_are_offered_like_the_others() -> None:
+    """Codex sends some of its tools so: in the conversation, a namespace and a free-text tool among them."""
+    item = {
+        "type": "additional_tools",
+        "role": "developer",
+        "tools": [
+            {"type": "namespace", "name": "functions", "description": "d", "tools": [{"type": "function", "name": "wait"}]},
+            {"type": "custom", "name": "exec", "format": {"type": "text"}},
+        ],
+    }
+    asked = request([item, USER], tools=[{"type": "function", "name": "f"}])
+    tools = to_openai(asked).params["tools"]
+    assert [tool[tool["type"]]["name"] for tool in tools] == ["f", "functions__wait", "exec"]
+    assert [(tool.name, tool.path) for tool in asked.tools()] == [
+        ("f", ("tools", 0)),
+        ("functions__wait", ("input", 0, "tools", 0, "tools", 0)),
+        ("exec", ("input", 0, "tools", 1)),
+    ]
+    assert [block.text for block in asked.blocks()] == ["hi"]
+
+
+@pytest.mark.parametrize(
+    ("tools", "param"),
+    [
+        ([{"type": "code_interpreter"}], "input[0].tools[0]"),
+        ([{"type": "namespace", "name": "n", "tools": [], "x": 1}], "input[0].tools[0].x"),
+    ],
+)
+def test_tools_of_an_item_are_refused_by_their_own_name(tools: list[Any], param: str) -> None:
+    """As those of the request are."""
+    with pytest.raises(RequestError) as caught:
+        to_openai(request([{"type": "additional_tools", "role": "developer", "tools": tools}, USER]))
+    assert caught.value.param == param
