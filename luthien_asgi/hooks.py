@@ -8,6 +8,7 @@ that the hook started.
 from __future__ import annotations
 
 import asyncio
+import difflib
 import inspect
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -27,6 +28,9 @@ Hook = Callable[..., Any]
 _HOOKS: Final = ("on_request", "on_chunk_added", "on_block_end", "on_block_complete", "on_stream_complete", "on_error")
 _BLOCK_HOOKS: Final = ("on_chunk_added", "on_block_end", "on_block_complete")
 _NEVER_EDITED: Final = (BlockKind.THINKING, BlockKind.REDACTED_THINKING, BlockKind.OTHER)
+
+_NEAR: Final = 0.85
+"""How much a method's name is like a hook's when it was meant to be one."""
 
 _beat: ContextVar[Callable[[], None] | None] = ContextVar("luthien_asgi_keepalive", default=None)
 
@@ -57,6 +61,8 @@ class PolicyPlan:
         hooks = {name: _overridden(policy, name) for name in _HOOKS}
         handles = dict(policy.handles) if policy is not None else {}
         name = type(policy).__name__ if policy is not None else ""
+        _check_names(policy, name)
+        _check_signatures(name, hooks)
         _check(name, handles, hooks)
         return cls(name=name, handles=handles, **hooks)
 
@@ -76,6 +82,29 @@ def _overridden(policy: Policy | None, name: str) -> Hook | None:
         return None
     hook: Hook = getattr(policy, name)
     return hook
+
+
+def _check_names(policy: Policy | None, name: str) -> None:
+    """Refuse a method whose name is nearly a hook's: it would never be called."""
+    for given in dir(type(policy)) if policy is not None else ():
+        near = difflib.get_close_matches(given, _HOOKS, n=1, cutoff=_NEAR) if given not in _HOOKS else []
+        if near and callable(getattr(policy, given)):
+            msg = f"{name} has a method {given}, which is no hook and would never be called; did you mean {near[0]}?"
+            raise ConfigError(msg)
+
+
+def _check_signatures(name: str, hooks: Mapping[str, Hook | None]) -> None:
+    for hook, method in hooks.items():
+        arguments = [parameter for parameter in inspect.signature(getattr(Policy, hook)).parameters if parameter != "self"]
+        if method is None:
+            continue
+        try:
+            inspect.signature(method).bind(*arguments)
+        except TypeError:
+            msg = f"{name}.{hook} is called with {', '.join(arguments)}, and does not take that"
+            raise ConfigError(msg) from None
+        except ValueError:
+            continue  # a callable without a signature, of an extension module
 
 
 def _check(name: str, handles: Mapping[Any, Any], hooks: Mapping[str, Hook | None]) -> None:

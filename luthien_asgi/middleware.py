@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, MutableMapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
@@ -42,6 +43,16 @@ class _Unset:
 
 
 _UNSET: Final = _Unset()
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """Log what keeps the app from starting: a server may take what a framework raises in its lifespan for no lifespan at all."""
+    try:
+        yield
+    except ConfigError as error:
+        _log.error("the middleware cannot start: %s", error)
+        raise
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,15 +125,17 @@ class LuthienMiddleware:
         settings = settings if settings is not None else StreamSettings()
         self.app = app
         paths = paths if paths is not None else Paths()
-        self._routes = paths.routes()
+        with _told():
+            self._routes = paths.routes()
+            plan, checked_auth = PolicyPlan.of(policy), _checked_auth(auth, backend)
         self._models = f"{paths.models}/" if paths.models is not None else None
         self._services = Services(
-            plan=PolicyPlan.of(policy),
+            plan=plan,
             hooks=HookCaller(timeout=settings.policy_timeout, threads=settings.policy_threads),
             backend=backend,
             recorder=recorder if recorder is not None else NullRecorder(),
             telemetry=telemetry if telemetry is not None else default_telemetry(),
-            auth=_checked_auth(auth, backend),
+            auth=checked_auth,
             settings=settings,
             limits=limits if limits is not None else Limits(),
         )

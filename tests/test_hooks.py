@@ -66,6 +66,36 @@ async def call(hook: Any, *args: Any, limit: float = 5.0) -> Any:
         caller.close()
 
 
+def test_a_method_that_is_nearly_a_hook_is_refused() -> None:
+    """A typing error would let everything pass unjudged."""
+
+    class Misspelt(Policy):
+        handles: ClassVar = {BlockKind.TOOL_CALL: Observe()}
+
+        def on_blok_complete(self, block: Any, ctx: Any) -> None: ...
+
+    with pytest.raises(ConfigError, match=r"on_blok_complete.*did you mean on_block_complete"):
+        PolicyPlan.of(Misspelt())
+
+
+def test_a_hook_that_does_not_take_its_arguments_is_refused() -> None:
+    """When it is loaded, and not when the first call is judged; defaults and *args are welcome."""
+
+    class Narrow(Policy):
+        handles: ClassVar = {BlockKind.TOOL_CALL: Hold()}
+
+        def on_block_complete(self, block: Any) -> None: ...  # type: ignore[override]
+
+    class Wide(Policy):
+        handles: ClassVar = {BlockKind.TOOL_CALL: Hold()}
+
+        def on_block_complete(self, *given: object, more: int = 0) -> None: ...
+
+    with pytest.raises(ConfigError, match=r"Narrow\.on_block_complete is called with block, ctx"):
+        PolicyPlan.of(Narrow())
+    assert PolicyPlan.of(Wide()).on_block_complete is not None
+
+
 async def test_plain_and_async_hooks_return_their_result() -> None:
     """A plain function runs inline, a coroutine is awaited."""
 

@@ -445,6 +445,13 @@ class Passing(ScriptedBackend):
         return Target(name=model, provider="openai", wire="openai", passthrough=True, spends_key=False)
 
 
+def test_what_keeps_the_middleware_from_starting_is_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    """A framework that makes it in its lifespan may hide what it raises."""
+    with pytest.raises(ConfigError, match="must begin with /"):
+        make(paths=Paths(chat="chat"))
+    assert "the middleware cannot start: the path of chat must begin with /" in caplog.text
+
+
 def test_server_keys_without_auth_are_refused_at_construction() -> None:
     """An open relay has to be written, not forgotten."""
     with pytest.raises(ConfigError, match="auth"):

@@ -67,11 +67,19 @@ def commands() -> list[str]:
 
 def test_every_block_is_of_a_kind_that_is_run() -> None:
     """A block of another language, or a Python file that no test below runs, does not get in."""
-    assert {block.language for block in BLOCKS} == {"bash", "python", "yaml", "json", "text"}
+    assert {block.language for block in BLOCKS} == {"bash", "python", "yaml", "json", "text", "toml"}
     assert set(FILES) == {"app.py", "luthien.yaml", "ask_openai.py", "ask_anthropic.py", "no_shell.py", "test_no_shell.py"}
     assert all(block.file for block in BLOCKS if block.language in {"python", "yaml"})
     assert len(JSON) == 1
     assert len([block for block in BLOCKS if block.language == "text"]) == 2
+
+
+def test_the_provider_for_codex_is_this_gateway() -> None:
+    """It can be read, and names what Codex needs of a provider."""
+    (codex,) = (tomllib.loads(block.text) for block in BLOCKS if block.language == "toml")
+    provider = codex["model_providers"][codex["model_provider"]]
+    assert (provider["base_url"], provider["wire_api"]) == ("http://127.0.0.1:4000/v1", "responses")
+    assert provider["env_key"] == "LUTHIEN_CLIENT_KEY"
 
 
 def test_the_two_commands_of_a_fresh_machine_are_there() -> None:

@@ -27,7 +27,13 @@ from luthien_asgi.backend.arguments import allow_unlisted, minimal_arguments, op
 from luthien_asgi.backend.bridge import NOTE, takes_bridge, with_bridge
 from luthien_asgi.backend.capture import HandlerPool, Rewrite, raw_response
 from luthien_asgi.backend.foreign import check_foreign
-from luthien_asgi.backend.model_table import check_chat, is_adaptive, supported_params, without_unknown
+from luthien_asgi.backend.model_table import (
+    check_chat,
+    check_provider,
+    is_adaptive,
+    supported_params,
+    without_unknown,
+)
 from luthien_asgi.backend.models import Deployment
 from luthien_asgi.backend.own_body import own_arguments, own_fields, way_of
 from luthien_asgi.backend.protocol import BackendCall
@@ -87,6 +93,7 @@ class Plan:
 
 def plan(engine: Engine, deployment: Deployment, call: BackendCall, *, extra: Mapping[str, Any]) -> Plan:
     """Return the first attempt. Raises `RequestError` for a request that the provider's wire has no words for."""
+    check_provider(engine.litellm, deployment)
     if deployment.provider not in known.BRIDGED_PROVIDERS:
         check_chat(engine.litellm, deployment)
     credential = call.credential if deployment.passthrough else None

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any, Final
 
 from luthien_asgi.backend.models import Deployment
-from luthien_asgi.errors import RequestError
+from luthien_asgi.errors import BackendError, RequestError
 from luthien_asgi.wire.conversion import Converted
 
-__all__ = ["check_chat", "is_adaptive", "supported_params", "without_unknown"]
+__all__ = ["check_chat", "check_provider", "is_adaptive", "supported_params", "without_unknown"]
 
 _CLAUDE: Final = re.compile(r"claude-(?:[a-z]+-)?(\d{1,2})(?:[-.](\d{1,2}))?(?!\d)")
 _ADAPTIVE_SINCE: Final = (4, 6)
@@ -51,6 +52,23 @@ def is_adaptive(litellm: Any, model: str) -> bool:  # noqa: ANN401
         return bool(listed.get("supports_adaptive_thinking"))
     version = _CLAUDE.search(model)
     return version is not None and tuple(int(part or 0) for part in version.groups()) >= _ADAPTIVE_SINCE
+
+
+def check_provider(litellm: Any, deployment: Deployment) -> None:  # noqa: ANN401
+    """Raise `BackendError` for a provider that LiteLLM does not know: the model's entry is wrong, not the request."""
+    name = deployment.provider
+    custom = {entry.get("provider") for entry in litellm.custom_provider_map}
+    if name and name not in custom and not _is_known(name, litellm.get_llm_provider):
+        raise BackendError(f"the entry of this model names a provider that LiteLLM does not know: {name[:100]!r}", status=500)
+
+
+@lru_cache(maxsize=256)
+def _is_known(provider: str, look_up: Callable[..., Any]) -> bool:
+    try:
+        look_up(model=f"{provider}/x")
+    except Exception:
+        return False
+    return True
 
 
 def supported_params(litellm: Any, deployment: Deployment) -> Sequence[str]:  # noqa: ANN401

@@ -18,6 +18,7 @@ import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import Any, Final
 
 from luthien_asgi.backend import known
@@ -196,7 +197,13 @@ def _check_params(params: Mapping[str, Any], where: str) -> None:
     _check_keys(plain, known.PARAMETERS | set(_OURS), where)
     idle = sorted(params.keys() & known.ROUTER_ONLY)
     if idle:
-        _log.warning("%s: %s has no effect without a litellm.Router", where, ", ".join(idle))
+        _warn_idle(where, tuple(idle))
+
+
+@lru_cache(maxsize=256)
+def _warn_idle(where: str, names: tuple[str, ...]) -> None:
+    """Say it once: an entry is read several times."""
+    _log.warning("%s: %s has no effect without a litellm.Router", where, ", ".join(names))
 
 
 def _check_stars(name: str, model: str, where: str) -> None:

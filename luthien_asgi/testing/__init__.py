@@ -5,6 +5,7 @@
 """
 
 from luthien_asgi.testing.accumulate import Accumulated, accumulate_anthropic, accumulate_openai
+from luthien_asgi.testing.accumulate_responses import accumulate_responses
 from luthien_asgi.testing.backend import ScriptedBackend, ScriptedStream
 from luthien_asgi.testing.chunk_builders import build_chunk, chunks, finish, role, text_chunk, thinking_chunks, tool_chunks, usage
 from luthien_asgi.testing.driver import ASGIDriver, DriverResponse, Fetched
@@ -51,6 +52,7 @@ __all__ = [
     "Violation",
     "accumulate_anthropic",
     "accumulate_openai",
+    "accumulate_responses",
     "build_chunk",
     "check_body",
     "check_history",

@@ -20,6 +20,7 @@ from luthien_asgi.recorder import End, MemoryRecorder, VerdictRecord
 from luthien_asgi.request import WireName
 from luthien_asgi.settings import StreamSettings
 from luthien_asgi.testing.accumulate import Accumulated, accumulate_anthropic, accumulate_openai
+from luthien_asgi.testing.accumulate_responses import accumulate_responses
 from luthien_asgi.testing.backend import Script, ScriptedBackend
 from luthien_asgi.testing.driver import ASGIDriver, Fetched
 from luthien_asgi.testing.events import frames_of
@@ -28,8 +29,12 @@ from luthien_asgi.testing.running import Receive, Scope, Send
 
 __all__ = ["PolicyRun", "run_policy", "run_policy_sync"]
 
-PATHS: Final[Mapping[WireName, str]] = {"openai": "/v1/chat/completions", "anthropic": "/v1/messages"}
-_ACCUMULATORS: Final = {"openai": accumulate_openai, "anthropic": accumulate_anthropic}
+PATHS: Final[Mapping[WireName, str]] = {
+    "openai": "/v1/chat/completions",
+    "anthropic": "/v1/messages",
+    "responses": "/v1/responses",
+}
+_ACCUMULATORS: Final = {"openai": accumulate_openai, "anthropic": accumulate_anthropic, "responses": accumulate_responses}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,9 +47,9 @@ class PolicyRun:
     blocks: Sequence[Block]
     """What the client got, of all choices. The OpenAI wire has no order between kinds: here thinking, text, refusal, calls."""
     finish_reason: str | None
-    """The first choice's finish reason; None on the Anthropic wire."""
+    """The first choice's finish reason; None on the Anthropic and Responses wires (the latter's `body` has a `status`)."""
     stop_reason: str | None
-    """The stop reason; None on the OpenAI wire."""
+    """The stop reason; None on the OpenAI and Responses wires."""
     usage: Mapping[str, Any]
     error: Mapping[str, Any] | None
     """The error object of an error response or an error event."""
@@ -132,10 +137,14 @@ async def _nothing_behind(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 def _request(client: WireName, stream: bool, fields: Mapping[str, Any]) -> dict[str, Any]:
-    body: dict[str, Any] = {"model": "scripted", "messages": [{"role": "user", "content": "Hello"}], "stream": stream}
+    body: dict[str, Any] = {"model": "scripted", "stream": stream}
+    if client == "responses":
+        body["input"] = "Hello"
+    else:
+        body["messages"] = [{"role": "user", "content": "Hello"}]
     if client == "anthropic":
         body["max_tokens"] = 1024
-    elif stream:
+    elif client == "openai" and stream:
         body["stream_options"] = {"include_usage": True}
     return body | dict(fields)
 

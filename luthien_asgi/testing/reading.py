@@ -9,7 +9,7 @@ from typing import Any, Final
 from luthien_asgi import jsontext
 from luthien_asgi.blocks import Block, BlockKind
 
-__all__ = ["READERS", "read_anthropic", "read_openai"]
+__all__ = ["READERS", "read_anthropic", "read_openai", "read_responses"]
 
 _FIELDS: Final = {"reasoning_content": BlockKind.THINKING, "content": BlockKind.TEXT, "refusal": BlockKind.REFUSAL}
 
@@ -24,7 +24,12 @@ def read_anthropic(body: Mapping[str, Any]) -> tuple[Block, ...]:
     return tuple(_numbered(map(_content_block, body["content"])))
 
 
-READERS: Final = {"openai": read_openai, "anthropic": read_anthropic}
+def read_responses(body: Mapping[str, Any]) -> tuple[Block, ...]:
+    """Return the blocks of a `response`, item by item."""
+    return tuple(_numbered(block for item in body["output"] for block in _item_blocks(item)))
+
+
+READERS: Final = {"openai": read_openai, "anthropic": read_anthropic, "responses": read_responses}
 
 
 def _numbered(blocks: Iterator[Block]) -> Iterator[Block]:
@@ -44,6 +49,25 @@ def _choice_blocks(choice: Mapping[str, Any]) -> Iterator[Block]:
         inner = call["custom" if custom else "function"]
         text = inner["input" if custom else "arguments"]
         yield Block(kind=BlockKind.TOOL_CALL, text=text, id=call["id"], name=inner["name"], choice=number, custom=custom)
+
+
+def _item_blocks(item: Mapping[str, Any]) -> Iterator[Block]:
+    match item["type"]:
+        case "message":
+            for part in item["content"]:
+                is_text = part["type"] == "output_text"
+                text = part["text" if is_text else "refusal"]
+                yield Block(kind=BlockKind.TEXT if is_text else BlockKind.REFUSAL, text=text)
+        case "reasoning":
+            text = "".join(part["text"] for part in (*item["summary"], *(item.get("content") or ())))
+            kind = BlockKind.THINKING if text else BlockKind.REDACTED_THINKING
+            yield Block(kind=kind, text=text, signature=item.get("encrypted_content") or "")
+        case "function_call":
+            yield Block(kind=BlockKind.TOOL_CALL, text=item["arguments"], id=item["call_id"], name=item["name"])
+        case "custom_tool_call":
+            yield Block(kind=BlockKind.TOOL_CALL, text=item["input"], id=item["call_id"], name=item["name"], custom=True)
+        case _:
+            yield Block(kind=BlockKind.OTHER, raw=item)
 
 
 def _content_block(block: Mapping[str, Any]) -> Block:

@@ -259,6 +259,7 @@ class ResponsesGrammar:
         part, said = self._part_of(item, _where(event), event), event.get("part")
         if part is not None:
             part.done = True
+            self._sink.require(part.whole or not part.deltas, "text-done", "a part is done whose text is not")
             text = said.get(_TEXT_FIELD.get(part.type, "")) if isinstance(said, dict) else None
             self._compare("part-done", "the text of the done part", text, part)
 

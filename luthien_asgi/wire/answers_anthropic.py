@@ -57,7 +57,7 @@ _STOP_REASONS: Final = (
     ("end_turn", "stop", ""),
     ("stop_sequence", "stop", ""),
     ("pause_turn", "stop", "the provider paused; the format cannot ask it to go on"),
-    ("model_context_window_exceeded", "stop", ""),
+    ("model_context_window_exceeded", "length", ""),
     ("compaction", "stop", ""),
     ("max_tokens", "length", ""),
     ("tool_use", "tool_calls", "if a call reached the client, else `stop`"),

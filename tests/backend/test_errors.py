@@ -139,6 +139,15 @@ async def test_an_error_in_the_stream_is_scrubbed(lab: Any, kit: Any) -> None:
     assert kit.key not in caught.value.message + json.dumps(caught.value.raw)
 
 
+async def test_a_provider_that_litellm_does_not_know_is_named(lab: Any, kit: Any) -> None:
+    """A typing error in the configuration is the operator's: neither the client nor a provider is to blame."""
+    provider = await lab.provider(lambda _: kit.reply())
+    with pytest.raises(BackendError, match="does not know: 'opena'") as caught:
+        await lab.calling("opena/gpt-4o", provider.url).open(kit.ask())
+    assert caught.value.status == 500
+    assert provider.asked == []
+
+
 async def test_a_parameter_that_litellm_cannot_map_is_named(lab: Any, kit: Any) -> None:
     """A provider of another wire without such a parameter: 400 that names it, and no call."""
     provider = await lab.provider(lambda _: kit.reply())

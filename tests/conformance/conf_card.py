@@ -2,7 +2,9 @@
 
 Strategy: a cell is a reader's answer held against what it should be, as a list of differences, each the path of a field. On the
 same wire that is what the same SDK makes of the recording itself, field for field, unless it gives up on that; on either wire it
-is the recording's content (`conf_content`). Every difference needs an exception with a reason, and every exception a difference.
+is the recording's content (`conf_content`), which is all that the Responses API is held to: no provider is called in it, and its
+own recordings are the oracle of its shapes in `tests/wire/test_responses_oracle.py`. Every difference needs an exception with a
+reason, and every exception a difference.
 
 openai-node does not know `reasoning_content`: of a stream it keeps the last fragment, or the null after it. So that field is
 compared by content, and not in what it accumulates.
@@ -100,14 +102,17 @@ def _differences(
     stage: Stage, reader: Reader, column: Column, recorded: Recording, request: dict[str, Any], wanted: dict[str, Any]
 ) -> list[str]:
     got = reader.read(column.client, stage.url, request, stream=column.stream)
-    if "error" not in wanted and "error" in got:
+    if "error" not in wanted and got.get("error"):
         return [f"error: {got['error']}"]
     found: list[str] = []
     if column.client == recorded.wire:
         direct = reader.read(column.client, stage.provider_url, request, stream=True)
-        if "error" not in direct:
+        if not direct.get("error"):
             found += _diff(_plain(direct), _plain(got), "")
-    content = _comparable(content_of_answer(column.client, got), wanted, column)
+    try:
+        content = _comparable(content_of_answer(column.client, got), wanted, column)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        return [*found, f"content: not readable, {error!r}"]
     return found + list(_diff(wanted, content, "content"))
 
 

@@ -11,7 +11,11 @@ from luthien_asgi.testing import validate_body, validate_stream
 
 __all__ = ["complaints"]
 
-_PATHS: Final[Mapping[str, str]] = {"openai": "/v1/chat/completions", "anthropic": "/v1/messages"}
+_PATHS: Final[Mapping[str, str]] = {
+    "openai": "/v1/chat/completions",
+    "anthropic": "/v1/messages",
+    "responses": "/v1/responses",
+}
 _SECONDS: Final = 30.0
 
 

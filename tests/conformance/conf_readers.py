@@ -12,23 +12,28 @@ import subprocess
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, cast
 
 import anthropic
 import openai
 
 __all__ = ["CLIENTS", "NodeReader", "PythonReader", "Reader", "install", "node_missing", "request_of"]
 
-CLIENTS: Final = ("openai", "anthropic")
+CLIENTS: Final = ("openai", "anthropic", "responses")
 _NODE: Final = Path(__file__).parent / "node"
 _OPTIONS: Final[Mapping[str, Any]] = {"api_key": "k", "max_retries": 0}
 _ASKED: Final = [{"role": "user", "content": "x"}]
 
 
 def request_of(client: str, model: str, choices: int = 1) -> dict[str, Any]:
-    """Return the least that a client of this format may ask, for as many choices as the recording has."""
+    """Return the least that a client of this format may ask, for as many choices as the recording has.
+
+    A response is one choice, whatever the recording has.
+    """
     if client == "anthropic":
         return {"model": model, "max_tokens": 64, "messages": _ASKED}
+    if client == "responses":
+        return {"model": model, "input": _ASKED}
     return {"model": model, "messages": _ASKED, **({"n": choices} if choices > 1 else {})}
 
 
@@ -83,11 +88,25 @@ def _anthropic_body(url: str, request: dict[str, Any]) -> dict[str, Any]:
         return _dumped(client.beta.messages.create(**request))
 
 
+def _responses_stream(url: str, request: dict[str, Any]) -> dict[str, Any]:
+    with openai.OpenAI(base_url=f"{url}/v1", **_OPTIONS) as client, client.responses.stream(**request) as stream:
+        # `get_final_response` raises for an incomplete one, which is an end like another here.
+        *_, last = stream
+        return _dumped(cast("Any", last).response)
+
+
+def _responses_body(url: str, request: dict[str, Any]) -> dict[str, Any]:
+    with openai.OpenAI(base_url=f"{url}/v1", **_OPTIONS) as client:
+        return _dumped(client.responses.create(**request))
+
+
 _PYTHON: Final[Mapping[tuple[str, bool], Callable[[str, dict[str, Any]], dict[str, Any]]]] = {
     ("openai", True): _openai_stream,
     ("openai", False): _openai_body,
     ("anthropic", True): _anthropic_stream,
     ("anthropic", False): _anthropic_body,
+    ("responses", True): _responses_stream,
+    ("responses", False): _responses_body,
 }
 
 

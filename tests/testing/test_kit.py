@@ -24,7 +24,7 @@ from luthien_asgi.testing import (
     tool_chunks,
 )
 
-CLIENTS = pytest.mark.parametrize("client", ["openai", "anthropic"])
+CLIENTS = pytest.mark.parametrize("client", ["openai", "anthropic", "responses"])
 STREAMED = pytest.mark.parametrize("stream", [True, False], ids=["stream", "whole"])
 CALL = ToolCall("call_1", "bash", {"command": "rm -rf /"}, cuts=(5,))
 
@@ -81,7 +81,8 @@ async def test_a_policy_without_an_opinion_lets_the_answer_through(client: Any, 
     assert (run.status, run.text, run.thinking, run.error) == (200, "Hello", "hm", None)
     (call,) = run.tool_calls
     assert (call.id, call.name, call.arguments) == ("call_1", "bash", {"command": "rm -rf /"})
-    assert (run.finish_reason, run.stop_reason) == (("tool_calls", None) if client == "openai" else (None, "tool_use"))
+    reasons = {"openai": ("tool_calls", None), "anthropic": (None, "tool_use"), "responses": (None, None)}
+    assert (run.finish_reason, run.stop_reason) == reasons[client]
     assert 7 in run.usage.values()
     assert run.record is not None
     assert run.record.ending == "completed"

@@ -355,6 +355,7 @@ MUTATIONS: dict[str, list[tuple[str, Mutation]]] = {
         ("text-done", changed(5, "text", to="Ho")),
         ("text-done", changed(10, "arguments", to="{}")),
         ("text-done", put(6, of(0, "output_text.delta", content_index=0, delta=""))),
+        ("text-done", without(5)),
         ("part-done", changed(6, "part", "text", to="Ho")),
         (
             "item-done",
