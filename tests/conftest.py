@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import socket
+import sys
 import threading
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
@@ -141,3 +143,28 @@ def every_answer_is_legal(leaving: Leaving, request: pytest.FixtureRequest) -> I
     wrong = [str(what) for what in illegal if not (marker and what.violation.rule in marker.args)]
     assert not wrong, "\n".join(wrong)
     assert not broken_off or request.node.get_closest_marker("broken_off"), f"answers that did not end: {broken_off}"
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Have what LiteLLM keeps of an async test's calls closed in the loop of that test."""
+    if item.get_closest_marker("litellm") and inspect.iscoroutinefunction(getattr(item, "function", None)):
+        item.fixturenames.append("clients_of_litellm_are_closed")  # type: ignore[attr-defined]  # of functions
+
+
+@pytest.fixture
+async def clients_of_litellm_are_closed() -> AsyncIterator[None]:
+    """LiteLLM keeps the clients that it makes for some providers, two hundred of them, and closes none that it drops."""
+    before = set(_clients_of_litellm())
+    yield
+    for key in set(_clients_of_litellm()) - before:
+        kept = _clients_of_litellm()[key]
+        client = getattr(kept, "_client", None) or getattr(kept, "client", None) or kept
+        if hasattr(client, "aclose"):
+            await client.aclose()
+        sys.modules["litellm"].in_memory_llm_clients_cache.delete_cache(key)
+
+
+def _clients_of_litellm() -> Mapping[str, Any]:
+    litellm = sys.modules.get("litellm")
+    found: Mapping[str, Any] = litellm.in_memory_llm_clients_cache.cache_dict if litellm is not None else {}
+    return found

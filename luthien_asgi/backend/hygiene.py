@@ -146,14 +146,15 @@ def _build_schemas(litellm: Any) -> None:  # noqa: ANN401
 
 @contextlib.contextmanager
 def _environment() -> Iterator[None]:
-    missing = [name for name in ENVIRONMENT if name not in os.environ]
-    for name in missing:
-        os.environ[name] = ENVIRONMENT[name]
+    """Set what LiteLLM is to see, and take away again what was not there before: it sets a variable of its own, too."""
+    before = dict(os.environ)
+    for name, value in ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
     try:
         yield
     finally:
-        for name in missing:
-            os.environ.pop(name, None)
+        for name in os.environ.keys() - before.keys():
+            del os.environ[name]
 
 
 @contextlib.contextmanager
