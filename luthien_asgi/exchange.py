@@ -17,6 +17,7 @@ from luthien_asgi.context import ObservabilityContext, PolicyContext
 from luthien_asgi.disconnect import ClientConnection, ClientGoneError
 from luthien_asgi.errors import ApiError, RequestDenied, RequestError
 from luthien_asgi.executor import as_failure
+from luthien_asgi.extras_gate import gated_error
 from luthien_asgi.hooks import HookCaller, PolicyPlan
 from luthien_asgi.orchestrator import Message, Scope, Send
 from luthien_asgi.policy import Deny
@@ -114,6 +115,7 @@ class Exchange:
 
     async def send_error(self, error: ApiError) -> None:
         """Send an error response in the client's format."""
+        error = gated_error(self.services.plan, error)
         headers = self.wire.response_headers(error.headers, request_id=self.id)
         body = self.wire.error_body(error, request_id=headers.get("request-id", self.id))
         if error.wire != api_of(self.wire.name):

@@ -14,7 +14,7 @@ from luthien_asgi.backend.protocol import BackendStream
 from luthien_asgi.chunks import Chunk, ChunkFactory
 from luthien_asgi.context import ObservabilityContext, PolicyContext
 from luthien_asgi.errors import ApiError, BackendError, BackendTimeout
-from luthien_asgi.extras_gate import ExtrasGate
+from luthien_asgi.extras_gate import ExtrasGate, gated_error
 from luthien_asgi.hooks import HookCaller, PolicyPlan
 from luthien_asgi.queues import End, Failed, StreamQueue, Terminal
 from luthien_asgi.recorder import Transaction
@@ -64,10 +64,13 @@ class PolicyExecutor:
 
         Never raises but for cancellation: a failure is the terminal item.
         """
+        terminal: Terminal = Failed(_internal())
         try:
             with obs.span("luthien.policy.answer", {"luthien.policy": self.plan.name}):
-                policy_out.end(await self._run(opening, policy_out, client, ctx, log))
+                terminal = await self._run(opening, policy_out, client, ctx, log)
         finally:
+            # Whatever ended this task, who reads the queue is told: it would wait for ever.
+            policy_out.end(Failed(gated_error(self.plan, terminal.error)) if isinstance(terminal, Failed) else terminal)
             await opening.aclose()
 
     async def _run(

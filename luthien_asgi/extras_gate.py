@@ -14,17 +14,26 @@ from typing import Any, Final
 from luthien_asgi.blocks import BlockKind
 from luthien_asgi.chunk_edits import copied, with_extras
 from luthien_asgi.chunks import Chunk, Part, delta_field, finish_reason_of, openai_fields, read_part
+from luthien_asgi.errors import ApiError
 from luthien_asgi.extras import BOUND, THINKING_FIELDS, is_harmless, is_terse
 from luthien_asgi.hooks import PolicyPlan
 from luthien_asgi.policy import Hold, Observe
 from luthien_asgi.recorder import Transaction
 
-__all__ = ["ExtrasGate"]
+__all__ = ["ExtrasGate", "gated_error"]
 
+_ERROR_FIELDS: Final = frozenset({"message", "type", "code", "param"})
 _NAMES: Final = 30
 _NAME: Final = 100
 """So many fields are named in the record, and so much of each name: a provider can make up more."""
 _THINKING: Final = frozenset({BlockKind.THINKING, BlockKind.REDACTED_THINKING})
+
+
+def gated_error(plan: PolicyPlan, error: ApiError) -> ApiError:
+    """Take from a provider's error what could say what a policy in charge did not let be said: Groq quotes the refused call."""
+    if error.raw is not None and any(not isinstance(handling, Observe) for handling in plan.handles.values()):
+        error.raw = {name: value for name, value in error.raw.items() if name in _ERROR_FIELDS or is_harmless(name, value)}
+    return error
 
 
 class ExtrasGate:

@@ -148,6 +148,13 @@ class HookCaller:
             return await self._watched(result) if inspect.isawaitable(result) else result
         except ApiError:
             raise
+        except asyncio.CancelledError as error:
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise
+            # Not we are cancelled, but something that the hook waited for.
+            msg = f"The policy {policy} was cancelled in {hook.__name__}."
+            raise PolicyError(msg) from error
         except TimeoutError as error:
             msg = f"The policy {policy} did not answer in {hook.__name__} within its time."
             raise PolicyTimeout(msg) from error

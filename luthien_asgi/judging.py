@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
+from luthien_asgi import jsontext
 from luthien_asgi.blocks import Block, BlockKind
 from luthien_asgi.context import StreamContext
 from luthien_asgi.errors import ApiError, PolicyError, PolicyTimeout
@@ -70,6 +71,9 @@ class Judge:
             if not writable:
                 msg = f"The policy {self._plan.name} replaced a block by one of a kind that only a provider writes."
                 raise PolicyError(msg)
+            if new.kind is BlockKind.TOOL_CALL and not _is_whole_call(new):
+                msg = f"The policy {self._plan.name} replaced a block by a tool call that has no name or no JSON object."
+                raise PolicyError(msg)
 
     def _enforced(self, block: Block, verdict: Verdict) -> Verdict:
         """A block that is not held has left already: denying it means to stop here."""
@@ -100,3 +104,15 @@ class Judge:
                 seconds=round(seconds, 6),
             )
         )
+
+
+def _is_whole_call(block: Block) -> bool:
+    """Tell whether a call that a policy wrote is one that a client can run."""
+    if not block.name:
+        return False
+    if block.custom or not block.text:
+        return True
+    try:
+        return isinstance(jsontext.loads(block.text), dict)
+    except ValueError:
+        return False

@@ -464,7 +464,17 @@ async def test_denying_what_is_not_held_means_stop_here() -> None:
     assert (result.log.verdicts[0].verdict, result.log.verdicts[0].action) == ("deny", "stop")
 
 
-@pytest.mark.parametrize("said", ["yes", 1, Replace([Block(kind=THINKING, text="x")])])
+@pytest.mark.parametrize(
+    "said",
+    [
+        "yes",
+        1,
+        Replace([Block(kind=THINKING, text="x")]),
+        Replace([Block(kind=TOOL, text="{}", id="c")]),
+        Replace([Block(kind=TOOL, name="f", text="not json", id="c")]),
+        Replace([Block(kind=TOOL, name="f", text="[]", id="c")]),
+    ],
+)
 async def test_a_verdict_that_is_none_fails_closed(said: Any) -> None:
     """Something that is no verdict, or replaces by thinking, ends the answer; the block does not leave."""
     result = await run([role(), t("x"), fin()], Verdicts({"x": said}))

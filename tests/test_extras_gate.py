@@ -8,10 +8,10 @@ from typing import Any, ClassVar, Final
 
 import pytest
 
-from luthien_asgi import Allow, Block, BlockKind, Chunk, Deny, Hold, Observe, Policy, Transform, Verdict, with_text
+from luthien_asgi import Allow, BackendError, Block, BlockKind, Chunk, Deny, Hold, Observe, Policy, Transform, Verdict, with_text
 from luthien_asgi.context import StreamContext
 from luthien_asgi.request import WireName
-from luthien_asgi.testing import PolicyRun, build_chunk, run_policy
+from luthien_asgi.testing import PolicyRun, ScriptedBackend, build_chunk, chunks, run_policy
 from luthien_asgi.wire.openai_decoder import OpenAIDecoder
 
 CANARY: Final = "the secret CANARY word"
@@ -209,3 +209,23 @@ async def test_a_spoken_answer_is_refused_where_a_policy_may_alter_text(policy: 
     assert run.status == status
     assert (run.error or {}).get("param") == ("modalities" if status == 400 else None)
     assert (len(run.backend.calls) == 0) is (status == 400)
+
+
+@pytest.mark.parametrize(("handling", "kept"), [(Hold(), False), (Observe(), True)])
+@pytest.mark.parametrize("stream", [True, False])
+async def test_what_an_error_quotes_of_the_answer_is_held_back_too(handling: Any, kept: bool, stream: bool) -> None:
+    """Groq's error says what the model wrote instead of a call; a policy in charge has not judged it."""
+
+    class Judge(Policy):
+        handles: ClassVar = {BlockKind.TOOL_CALL: handling}
+
+        def on_block_complete(self, block: Block, ctx: Any) -> Verdict:
+            return Allow()
+
+    raw = {"message": "no call", "type": "invalid_request_error", "code": "tool_use_failed", "failed_generation": "canary in it"}
+    error = BackendError("no call", status=400, code="tool_use_failed", raw=raw, wire="openai")
+    for script in ([error], [[*chunks("Hel", finish_reason=None), error]]):
+        run = await run_policy(Judge(), ScriptedBackend(script), stream=stream)
+        assert run.error is not None
+        assert (run.error["message"], run.error["code"]) == ("no call", "tool_use_failed")
+        assert (b"canary" in b"".join(run.frames)) == kept

@@ -137,6 +137,33 @@ async def test_an_error_of_our_own_passes_as_it_is() -> None:
         await call(hook)
 
 
+async def test_a_hook_that_waits_for_something_cancelled_has_failed() -> None:
+    """Only we are cancelled by our own cancellation: any other must not end the answer's task without a word."""
+
+    async def waiting() -> None:
+        other = asyncio.get_running_loop().create_future()
+        other.cancel()
+        await other
+
+    with pytest.raises(PolicyError, match="was cancelled in waiting"):
+        await call(waiting)
+
+
+async def test_a_hook_is_cancelled_with_its_answer() -> None:
+    """The client left: that is no failure of the policy's."""
+    began = asyncio.Event()
+
+    async def waiting() -> None:
+        began.set()
+        await asyncio.Event().wait()
+
+    async with asyncio.TaskGroup() as tasks:
+        task = tasks.create_task(call(waiting))
+        await began.wait()
+        task.cancel()
+    assert task.cancelled()
+
+
 async def test_a_hook_that_is_busy_for_too_long_is_timed_out() -> None:
     """A coroutine that does not end within the timeout is PolicyTimeout, and is cancelled."""
     cancelled = asyncio.Event()

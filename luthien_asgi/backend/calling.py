@@ -304,7 +304,7 @@ def _info(engine: Engine, attempt: Plan, decoder: Any, response: Any) -> StreamI
     return StreamInfo(
         wire=attempt.deployment.wire,
         decoder=decoder,
-        headers=kept_headers(response.headers) if response is not None else {},
+        headers=kept_headers(response.headers, attempt.secrets) if response is not None else {},
         sent=_sent(attempt, response),
         ignored=attempt.ignored,
         notes=attempt.notes,

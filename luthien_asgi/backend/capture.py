@@ -7,7 +7,8 @@ Deliberate differences from LiteLLM's handler:
 
 1. A request is sent once. LiteLLM repeats it with a new client when connecting fails and closes that client while the answer is
    still to be read.
-2. Of an error response at most 64 KiB are read, for `ERROR_BODY_SECONDS` at most.
+2. Of an error response at most 16 KiB are kept, and it is read for `ERROR_BODY_SECONDS` at most.
+3. A redirect is not followed: the request holds credentials, and headers that other clients do not know for such.
 """
 
 from __future__ import annotations
@@ -27,9 +28,10 @@ _Kept = TypeVar("_Kept")
 Rewrite = Callable[[str, dict[str, Any], dict[str, str]], tuple[str, dict[str, Any], dict[str, str]]]
 """URL, JSON body and headers (lower-case names) as LiteLLM made them in; as they are sent out."""
 
-ERROR_BODY_BYTES: Final = 64 * 1024
-"""LiteLLM searches what it takes for the message with patterns that need seconds for a megabyte."""
+ERROR_BODY_BYTES: Final = 16 * 1024
+"""LiteLLM searches what it takes for the message with patterns that need seconds for a megabyte, and 0.5 s for 64 KiB."""
 ERROR_BODY_SECONDS: Final = 5.0
+_MOST_KEPT: Final = 256
 _STALE_HEADERS: Final = frozenset({"content-encoding", "content-length", "transfer-encoding"})
 
 
@@ -49,8 +51,10 @@ class HandlerPool:
         return self._pool(ssl_verify).client
 
     def kept(self, key: Hashable, make: Callable[[], _Kept]) -> _Kept:
-        """Return what was made for a key before, or make it: for what belongs to the models that are configured."""
+        """Return what was made for a key before, or make it; under a wildcard there are as many as clients have names."""
         if key not in self._kept:
+            if len(self._kept) >= _MOST_KEPT:
+                del self._kept[next(iter(self._kept))]
             self._kept[key] = make()
         found: _Kept = self._kept[key]
         return found
@@ -110,7 +114,7 @@ def _call_handler() -> Any:  # noqa: ANN401 - the class can only be made once Li
             payload = {"content": data} if isinstance(data, str | bytes) else {"data": data, "json": json, "content": content}
             waiting = {} if timeout is None else {"timeout": timeout}
             request = self._client.build_request("POST", url, params=params, headers=headers, files=files, **payload, **waiting)
-            response = await self._client.send(request, stream=stream)
+            response = await self._client.send(request, stream=stream, follow_redirects=False)
             self.response = response if response.status_code < 400 else await bounded(response)
             self.response.raise_for_status()
             return self.response
@@ -132,7 +136,7 @@ async def bounded(response: Any) -> Any:  # noqa: ANN401 - httpx.Response, which
         with contextlib.suppress(Exception):
             await response.aclose()
     headers = [(name, value) for name, value in response.headers.items() if name.lower() not in _STALE_HEADERS]
-    return type(response)(response.status_code, headers=headers, content=bytes(body), request=response.request)
+    return type(response)(response.status_code, headers=headers, content=bytes(body[:ERROR_BODY_BYTES]), request=response.request)
 
 
 def raw_response(wrapper: Any, handler: Any) -> Any:  # noqa: ANN401 - LiteLLM's and httpx's objects

@@ -14,6 +14,7 @@ Deliberate differences from LiteLLM:
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
@@ -26,6 +27,7 @@ from luthien_asgi.wire.faults import telling_type
 __all__ = ["error_from_body", "kept_headers", "network_error", "recover"]
 
 _CHAIN: Final = 20
+_HALF_A_PAIR: Final = re.compile("[\ud800-\udfff]")
 _HEADERS: Final = frozenset(
     {"apim-request-id", "request-id", "retry-after", "retry-after-ms", "x-ms-region", "x-request-id", "x-should-retry"}
 )
@@ -50,6 +52,8 @@ def recover(error: BaseException, *, secrets: Sequence[str] = (), wire: WireName
     for cause in reversed(chain):
         if (response := _response_of(cause)) is not None:
             return error_from_body(*response, headers=headers, secrets=secrets, wire=wire)
+    if any(300 <= (getattr(getattr(cause, "response", None), "status_code", None) or 0) < 400 for cause in chain):
+        return BackendError("the provider's address redirects elsewhere, which is not followed: correct api_base")
     return network_error(error) or _claimed(chain, headers, secrets, wire)
 
 
@@ -99,7 +103,7 @@ def error_from_body(
         type=telling_type(found.get("type"), wire) or type_of_status(status),
         code=_text(found.get("code"), secrets),
         param=_text(found.get("param"), secrets),
-        headers=kept_headers(headers),
+        headers=kept_headers(headers, secrets),
         raw=raw,
         wire=_wire(document, wire) if raw else None,
     )
@@ -144,10 +148,11 @@ def _wire(document: Any, wire: WireName) -> WireName:  # noqa: ANN401
     return "anthropic" if is_anthropic and wire == "anthropic" else "openai"
 
 
-def kept_headers(headers: Mapping[str, str]) -> dict[str, str]:
-    """Return the response headers that are worth passing on, in lower case."""
+def kept_headers(headers: Mapping[str, str], secrets: Sequence[str] = ()) -> dict[str, str]:
+    """Return the response headers that are worth passing on, in lower case, without the credentials in use."""
     lower = {str(name).lower(): str(value) for name, value in headers.items()}
-    return {name: value for name, value in lower.items() if name in _HEADERS or name.startswith(_HEADER_STARTS)}
+    kept = {name: value for name, value in lower.items() if name in _HEADERS or name.startswith(_HEADER_STARTS)}
+    return {name: scrub_text(value, secrets) for name, value in kept.items()} if secrets else kept
 
 
 def _headers_of(chain: Sequence[BaseException]) -> dict[str, str]:
@@ -175,7 +180,7 @@ def network_error(error: BaseException) -> BackendError | None:
 def _never_sent(chain: Sequence[BaseException]) -> ApiError | None:
     """Return the error for what failed on this side of the connection."""
     for cause in chain:
-        if isinstance(cause, UnicodeEncodeError):
+        if isinstance(cause, UnicodeEncodeError) and _HALF_A_PAIR.search(str(cause.object)):
             msg = "The request holds half of a surrogate pair (an emoji cut in two), which this model's client cannot send."
             return RequestError(msg)
         if isinstance(cause, ImportError):
@@ -210,7 +215,7 @@ def _claimed(chain: Sequence[BaseException], headers: Mapping[str, str], secrets
             body = _body_in_text(getattr(cause, "message", None) or str(cause))
             status = status if body or status != 500 else 502
             return error_from_body(status, body, headers=headers, secrets=secrets, wire=wire)
-    return BackendError("the call of the provider failed", headers=kept_headers(headers))
+    return BackendError("the call of the provider failed", headers=kept_headers(headers, secrets))
 
 
 def _body_in_text(text: Any) -> bytes:  # noqa: ANN401 - LiteLLM puts bytes, text and `b'…'` there

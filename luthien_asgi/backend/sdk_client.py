@@ -9,7 +9,7 @@ Nothing is kept in LiteLLM, which remembers only the clients that it makes itsel
 
 Deliberate differences from the client that LiteLLM makes:
 
-1. Of an error response at most 64 KiB are read.
+1. Of an error response at most 16 KiB are kept, and a redirect is not followed.
 2. `ssl_verify` of a model is honoured.
 """
 
@@ -103,7 +103,7 @@ def _call_client() -> Any:  # noqa: ANN401 - the class can only be made once Lit
 
         async def send(self, request: Any, *, stream: bool = False, **options: Any) -> Any:  # noqa: ANN401
             """Send the request, rewritten; keep and return the response."""
-            response = await self._pool.send(self._rewritten(request), stream=stream, **options)
+            response = await self._pool.send(self._rewritten(request), stream=stream, **{**options, "follow_redirects": False})
             self.response = response if response.status_code < 400 else await bounded(response)
             return self.response
 

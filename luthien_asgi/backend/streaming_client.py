@@ -8,7 +8,7 @@ What LiteLLM calls is `client.chat.completions.with_raw_response.create(...)`, s
 
 Deliberate differences from the SDK's client:
 
-1. Of an error response at most 64 KiB are read; it is raised as `httpx.HTTPStatusError`.
+1. Of an error response at most 16 KiB are kept; it is raised as `httpx.HTTPStatusError`. So is a redirect: it is not followed.
 2. The header `x-stainless-read-timeout` is not sent: the time-out is the gateway's.
 """
 
@@ -77,7 +77,7 @@ class StreamingClient:
             content=jsontext.dumps(body),
             timeout=timeout,
         )
-        response = await self._pool.send(request, stream=True)
+        response = await self._pool.send(request, stream=True, follow_redirects=False)
         self.response = response if response.status_code < 400 else await bounded(response)
         try:
             self.response.raise_for_status()

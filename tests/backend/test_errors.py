@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from typing import Any
 
@@ -171,9 +172,45 @@ def test_an_error_of_ours_is_kept() -> None:
 
 
 async def test_an_endless_error_body_is_cut(lab: Any, kit: Any) -> None:
-    """Of an error response 64 KiB are read and no more."""
+    """Of an error response 16 KiB are kept, and no more is read than that takes."""
     provider = await lab.provider(lambda _: kit.reply(b"x" * 3_000_000, status=500, hang=True))
     with pytest.raises(BackendError) as caught:
         await kit.soon(lab.calling("anthropic/claude-x", provider.url).open(kit.ask("anthropic")))
     assert caught.value.status == 500
     await kit.soon(provider.hung_up.wait())
+
+
+@pytest.mark.parametrize("model", ["anthropic/claude-x", "openai/gpt-4o", "azure/gpt-4o", "hosted_vllm/x"])
+async def test_an_error_body_that_inflates_is_cut(lab: Any, kit: Any, model: str) -> None:
+    """Ten kilobytes that are ten megabytes: LiteLLM would search them all for a message, and the event loop would wait."""
+    body = gzip.compress(json.dumps({"error": {"message": "x" * 10_000_000}}).encode())
+    reply = kit.reply(body, status=400, content_type="application/json", headers={"content-encoding": "gzip"})
+    error = await kit.soon(refused(lab, kit, model, reply))
+    assert (error.status, len(error.message) < 1000) == (400, True)
+
+
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize("model", ["anthropic/claude-x", "openai/gpt-4o", "azure/gpt-4o", "hosted_vllm/x"])
+async def test_a_redirect_is_not_followed(lab: Any, kit: Any, model: str, stream: Any) -> None:
+    """The next address would get the credential in a header that only its provider's clients know for one."""
+    other = await lab.provider(lambda _: kit.reply())
+    reply = kit.reply(status=307, headers={"location": f"{other.url}/v1/messages"})
+    error = await refused(lab, kit, model, reply, stream=stream)
+    assert (error.status, "redirects" in error.message) == (502, True)
+    assert other.asked == []
+
+
+@pytest.mark.parametrize("model", ["anthropic/claude-x", "openai/gpt-4o"])
+async def test_a_header_in_another_alphabet_is_no_fault_of_the_request(lab: Any, kit: Any, model: str) -> None:
+    """Whatever becomes of it, the client is not told that its request was wrong."""
+    reply = kit.reply(status=429, headers={"x-request-id": "r\u00e9"}, content_type="application/json")
+    assert (await refused(lab, kit, model, reply)).status in {429, 502}
+
+
+@pytest.mark.parametrize("model", ["anthropic/claude-x", "openai/gpt-4o"])
+async def test_a_credential_in_a_header_is_masked(lab: Any, kit: Any, model: str) -> None:
+    """A provider that repeats the key in a header does not give it to the client."""
+    reply = kit.reply(status=429, headers={"x-request-id": f"for {kit.key}", "request-id": f"for {kit.key}"})
+    error = await refused(lab, kit, model, reply)
+    assert error.headers
+    assert kit.key not in repr(error.headers)
