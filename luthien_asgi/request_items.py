@@ -3,7 +3,8 @@
 Strategy: one reader an item type, chosen by dict, as in `luthien_asgi.request_blocks`, whose parts and scope they share. An item
 whose type is not in the table, a field that a reader does not know, is yielded as JSON of kind `other`.
 
-A tool in a namespace is named `<namespace>__<name>` here, and to the model: other formats have no namespaces.
+A tool in a namespace is named `<namespace>__<name>` here, and to the model: other formats have no namespaces. Where that is too
+long the namespace is cut and the tool's own name is whole, so that a policy's rule for that name holds.
 """
 
 from __future__ import annotations
@@ -25,24 +26,46 @@ from luthien_asgi.request_blocks import (
     role_of,
 )
 
-__all__ = ["ADDITIONAL_TOOLS", "flat_tools", "given_tools", "qualified_name", "read_item_tools", "read_items"]
+__all__ = [
+    "ADDITIONAL_TOOLS",
+    "LONGEST_NAME",
+    "flat_tools",
+    "given_tools",
+    "qualified_name",
+    "read_item_tools",
+    "read_items",
+    "type_of_item",
+]
 
 ADDITIONAL_TOOLS: Final = "additional_tools"
 """The type of an item that holds tools: they are offered as those of the request are."""
-_LONGEST_NAME: Final = 64
+LONGEST_NAME: Final = 64
 """Characters of a tool's name (OpenAI and Anthropic API reference)."""
 
 
 def qualified_name(name: Any, namespace: Any = None) -> str:  # noqa: ANN401 - JSON
-    """Return the one name of a tool: its namespace before its own where it has one, cut with a check sum where it is too long."""
+    """Return the one name of a tool: its namespace before its own where it has one.
+
+    Where that is longer than `LONGEST_NAME` the namespace is cut and ends in its check sum; the name is longer still where the
+    tool's own leaves no room for that.
+    """
     plain = name if isinstance(name, str) else ""
     if not isinstance(namespace, str) or not namespace:
         return plain
     full = f"{namespace}__{plain}"
-    if len(full) <= _LONGEST_NAME:
+    room = LONGEST_NAME - len(f"_{0:08x}__{plain}")
+    if len(full) <= LONGEST_NAME or room < 0:
         return full
-    mark = zlib.crc32(full.encode("utf-8", "surrogatepass"))
-    return f"{full[: _LONGEST_NAME - 9]}_{mark:08x}"
+    mark = zlib.crc32(namespace.encode("utf-8", "surrogatepass"))
+    return f"{namespace[:room]}_{mark:08x}__{plain}"
+
+
+def type_of_item(item: Mapping[str, Any]) -> str:
+    """Return an item's type; one with a role is a message and one with nothing but an id a reference, as the API has it."""
+    kind = item.get("type")
+    if kind is not None:
+        return str(kind)
+    return "message" if "role" in item else "item_reference"
 
 
 def read_items(body: Mapping[str, Any]) -> Iterator[RequestBlock]:
@@ -62,15 +85,15 @@ def read_items(body: Mapping[str, Any]) -> Iterator[RequestBlock]:
 
 
 def _item(item: Part, path: Path, names: dict[str, str]) -> Iterator[RequestBlock]:
-    kind = item.get("type", "message" if "role" in item else None)
-    reader = _ITEMS.get(kind) if isinstance(kind, str) else None
+    kind = type_of_item(item)
+    reader = _ITEMS.get(kind)
     scope = Scope(role_of(item) if reader is _message else "assistant", names)
     if reader is None:
         yield from read_any(item, path, scope)
         return
     yield from reader(item, path, scope)
     for field, value in item.items():
-        if field not in _SILENT and field not in _READ[str(kind)]:
+        if field not in _SILENT and field not in _READ[kind]:
             yield from read_any(value, (*path, field), scope)
 
 
@@ -165,7 +188,7 @@ def read_item_tools(body: Mapping[str, Any]) -> Iterator[RequestTool]:
 
 
 def flat_tools(body: Mapping[str, Any]) -> Iterator[tuple[Path, Part]]:
-    """Yield every tool with its path; one of a namespace has its qualified name, and both descriptions."""
+    """Yield every tool with its path; one of a namespace has its qualified name, the first also the description of both."""
     for path, tool in given_tools(body):
         yield from _flat(tool, path)
 
@@ -174,7 +197,7 @@ def given_tools(body: Mapping[str, Any]) -> Iterator[tuple[Path, Part]]:
     """Yield every tool and namespace with its path: those of the request, then those of its items."""
     yield from _objects(body.get("tools"), ("tools",))
     for path, item in _objects(body.get("input"), ("input",)):
-        if item.get("type") == ADDITIONAL_TOOLS:
+        if type_of_item(item) == ADDITIONAL_TOOLS:
             yield from _objects(item.get("tools"), (*path, "tools"))
 
 
@@ -189,8 +212,8 @@ def _flat(tool: Part, path: Path) -> Iterator[tuple[Path, Part]]:
     if tool.get("type") != "namespace" or not isinstance(inner, list):
         yield path, tool
         return
-    for place, named in enumerate(inner):
-        if isinstance(named, dict):
-            about = "\n\n".join(text for text in (_string(tool, "description"), _string(named, "description")) if text)
-            name = qualified_name(named.get("name"), tool.get("name"))
-            yield (*path, "tools", place), {**named, "name": name, "description": about}
+    shared = _string(tool, "description")
+    for inside, named in _objects(inner, (*path, "tools")):
+        about = "\n\n".join(text for text in (shared, _string(named, "description")) if text)
+        shared = ""  # said once: a long one times many tools would be a body of any size
+        yield inside, {**named, "name": qualified_name(named.get("name"), tool.get("name")), "description": about}

@@ -13,6 +13,9 @@ from luthien_asgi import jsontext
 from luthien_asgi.reasoning_items import CarriedThinking, encode
 from luthien_asgi.request import ChatRequest, RequestBlock, api_of
 from luthien_asgi.request_items import qualified_name
+from luthien_asgi.settings import Limits
+from luthien_asgi.wire import responses_request
+from luthien_asgi.wire.from_responses import from_responses
 
 SIGNED = encode(CarriedThinking(kind="thinking", text="hidden", signature="s"))
 BODY: dict[str, Any] = {
@@ -127,7 +130,7 @@ def test_fields_that_are_not_known_are_seen() -> None:
 
 
 def test_tools_are_seen_one_by_one() -> None:
-    """Those of a namespace by the name that the model calls them by, with both descriptions."""
+    """Those of a namespace by the name that the model calls them by; the first also has the description of all."""
     inner = {"type": "custom", "name": "h", "description": "inner"}
     tools = [
         {"type": "function", "name": "f", "description": "d", "parameters": {"type": "object"}},
@@ -138,18 +141,32 @@ def test_tools_are_seen_one_by_one() -> None:
     assert [(tool.type, tool.name, tool.description, tool.path) for tool in found] == [
         ("function", "f", "d", ("tools", 0)),
         ("custom", "n__h", "outer\n\ninner", ("tools", 1, "tools", 0)),
-        ("function", "n__k", "outer", ("tools", 1, "tools", 1)),
+        ("function", "n__k", "", ("tools", 1, "tools", 1)),
         ("web_search", "web_search", "", ("tools", 2)),
     ]
     assert found[0].parameters == {"type": "object"}
 
 
-def test_a_long_name_is_cut_and_stays_its_own() -> None:
-    """No API takes more than 64 characters, and two names never become one."""
-    names = {qualified_name("f" * 60 + end, "space") for end in ("a", "b")}
+def test_the_cut_of_a_long_name_leaves_the_tools_own_name_whole() -> None:
+    """No API takes more than 64 characters, two namespaces never become one, and a rule for the tool's name holds."""
+    long = "mcp__corp_server_with_a_long_name_for_namespacing_xx"
+    assert qualified_name("delete_everything", long) == "mcp__corp_server_with_a_long_name_fo_0c4d004c__delete_everything"
+    names = {qualified_name("delete_everything", long + end) for end in ("a", "b")}
     assert {len(name) for name in names} == {64}
     assert len(names) == 2
+    assert qualified_name("f" * 53, long) == "_0c4d004c__" + "f" * 53
+    assert qualified_name("f" * 54, long) == f"{long}__{'f' * 54}"
+    assert qualified_name("f" * 61, "n") == "n__" + "f" * 61
     assert qualified_name("f" * 100) == "f" * 100
+
+
+@pytest.mark.parametrize("kind", [{}, {"type": None}])
+def test_an_item_without_a_type_is_a_message_where_it_has_a_role(kind: dict[str, Any]) -> None:
+    """Null is as good as absent: what is checked and sent as a message is seen as one."""
+    body = {"model": "m", "input": [{**kind, "role": "developer", "content": "hi"}]}
+    parsed = responses_request.parse(jsontext.dumps(body), limits=Limits())
+    assert shown(parsed.blocks()) == [("system", "text", "hi")]
+    assert from_responses(parsed).converted.params["messages"] == [{"role": "system", "content": "hi"}]
 
 
 EDITABLE = {"text", "refusal", "tool_call", "tool_result"}

@@ -24,14 +24,16 @@ from typing import Any, Final
 
 from luthien_asgi import jsontext
 from luthien_asgi.reasoning_items import decode
-from luthien_asgi.request_items import ADDITIONAL_TOOLS, qualified_name
+from luthien_asgi.request_items import ADDITIONAL_TOOLS, qualified_name, type_of_item
 from luthien_asgi.wire.conversion import Draft, inexpressible, refuse_unknown
-from luthien_asgi.wire.responses_request import is_reasoning_reference, type_of_item
+from luthien_asgi.wire.responses_request import is_reasoning_reference
 
 __all__ = ["ItemWriter"]
 
 Part = dict[str, Any]
 
+_QUOTED: Final = 100
+"""Characters of a call's id that are said to the model."""
 _ITEM: Final = frozenset({"type", "id", "status", "created_by"})
 _CALL: Final = _ITEM | {"call_id", "name", "namespace", "caller"}
 _FIELDS: Final[Mapping[str, frozenset[str]]] = {
@@ -144,7 +146,7 @@ class ItemWriter:
         attached = [part for part in parts if part["type"] != "text" and not self.rich_results]
         if attached:
             texts = texts or [{"type": "text", "text": "(attached to the next message)"}]
-            self._attached += [{"type": "text", "text": f"Attached to the result of tool call {call}:"}, *attached]
+            self._attached += [{"type": "text", "text": f"Attached to the result of tool call {call[:_QUOTED]}:"}, *attached]
         self._append({"role": "tool", "tool_call_id": call, "content": _content_of(texts)}, where)
 
     # --- the assistant -----------------------------------------------------------------------------------------------------

@@ -2,7 +2,8 @@
 
 What changes on the way:
 
-1. A tool in a namespace is offered as `<namespace>__<name>`; the encoder of the answer parts the two again.
+1. A tool in a namespace is offered as `<namespace>__<name>`; the encoder of the answer parts the two again. Two tools that would
+   be one name are refused.
 2. Where the model takes no custom tools (free text input), a custom tool becomes a function with one string, `input`, and the
    encoder takes the text out of its arguments again. A grammar becomes part of the description then, with notice: nothing holds
    the model to it.
@@ -18,6 +19,7 @@ from typing import Any, Final
 
 from luthien_asgi.request_blocks import Path
 from luthien_asgi.request_items import flat_tools, given_tools, qualified_name
+from luthien_asgi.wire.checks import refuse
 from luthien_asgi.wire.conversion import Draft, inexpressible, refuse_unknown
 
 __all__ = ["write_tools"]
@@ -57,9 +59,12 @@ def _tools(draft: Draft, *, custom_tools: bool) -> Iterator[dict[str, Any]]:
     for path, tool in given_tools(draft.request.body):
         if tool.get("type") == "namespace":
             refuse_unknown(tool, _NAMESPACE, _place(path))
+    names: set[str] = set()
     for path, tool in flat_tools(draft.request.body):
         at = _place(path)
         kind = str(tool.get("type"))
+        if kind in {"function", "custom"}:
+            _take_name(names, tool, at)
         if kind == "function":
             refuse_unknown(tool, _FUNCTION, at)
             _check_options(draft, tool, at)
@@ -70,6 +75,14 @@ def _tools(draft: Draft, *, custom_tools: bool) -> Iterator[dict[str, Any]]:
             yield _custom(tool, at) if custom_tools else _as_function(draft, tool, at)
         elif not _left_out(draft, tool):
             inexpressible(at, f"tools of type {kind[:50]} are OpenAI's own")
+
+
+def _take_name(names: set[str], tool: Mapping[str, Any], at: str) -> None:
+    """Refuse a second tool of one name: which of the two a call means would be a guess."""
+    name = str(tool.get("name", ""))
+    if name in names:
+        refuse(f"{at}.name", f"names a tool that is there already: {name[:100]!r}")
+    names.add(name)
 
 
 def _place(path: Path) -> str:

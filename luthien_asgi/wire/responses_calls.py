@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from luthien_asgi.chunks import Part
 from luthien_asgi.request_items import given_tools, qualified_name
-from luthien_asgi.wire.responses_free_text import Balance, FreeText
+from luthien_asgi.wire.responses_free_text import Balance, free_text_of
 from luthien_asgi.wire.responses_items import ARGUMENTS, INPUT, CallItem, Item
 from luthien_asgi.wire.tool_calls import SERVER_TOOL_PREFIX
 
@@ -52,8 +52,8 @@ class Call:
     waiting: list[str] = field(default_factory=list)
     empty: bool = True
     balance: Balance = field(default_factory=Balance)
-    free_text: FreeText | None = None
-    """Where it is called with JSON and the client's tool takes free text."""
+    arguments: list[str] | None = None
+    """Those of a call with JSON where the client's tool takes free text, which is known when they are whole."""
 
     @property
     def over(self) -> bool:
@@ -77,13 +77,16 @@ class Call:
         """Return what a fragment adds to what the client is sent."""
         self.empty = self.empty and not fragment
         self.balance.add(fragment)
-        return self.free_text.add(fragment) if self.free_text is not None else fragment
+        if self.arguments is None:
+            return fragment
+        self.arguments.append(fragment)
+        return ""
 
     def last(self, *, complete: bool) -> str:
         """Say that it is written; return the last of its text. A complete call without arguments has the empty object."""
         self.state = "closed"
-        if self.free_text is not None:
-            return self.free_text.end()
+        if self.arguments is not None:
+            return free_text_of("".join(self.arguments))
         return "{}" if complete and self.empty and not self.custom else ""
 
 
@@ -136,7 +139,7 @@ class Calls:
         call.state = "open"
         offered = self._offers.get(call.name, _Offered(call.name, "", call.custom))
         if offered.custom and not call.custom:
-            call.free_text = FreeText()
+            call.arguments = []
         kind = INPUT if offered.custom or call.custom else ARGUMENTS
         return CallItem(kind, call.call_id, offered.name, offered.namespace)
 

@@ -13,7 +13,8 @@ What becomes of a provider's blocks:
    client's next request is lost, and a provider that signs refuses a tool turn without it.
 4. Calls are written one after the other. What follows a call that is not over waits for it; a function call is over when its
    arguments are a whole object, and fragments that come for it after the next one began are dropped with notice.
-5. A tool's name and namespace, and free text instead of JSON, are as the client offered the tool.
+5. A tool's name and namespace, and free text instead of JSON, are as the client offered the tool. Such text is one delta, when
+   the call ends: what it is depends on the whole arguments (a key may come twice).
 6. A function call without arguments has `{}`, as OpenAI's have; Anthropic's may have none.
 7. Audio, images and the tools that ran at the provider have no place. Only choice 0 is written.
 """

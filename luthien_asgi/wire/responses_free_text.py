@@ -7,13 +7,9 @@ from typing import Any, Final
 
 from luthien_asgi import jsontext
 
-__all__ = ["Balance", "FreeText"]
+__all__ = ["Balance", "free_text_of"]
 
 _MARK: Final = re.compile(r'\\.|["{}\[\]]', re.DOTALL)
-_BEGINNING: Final = re.compile(r'\s*\{\s*"input"\s*:\s*"')
-_LONGEST_BEGINNING: Final = 64
-_PIECE: Final = re.compile(r'[^"\\]+|\\u[dD][89abAB][0-9a-fA-F]{2}\\u[0-9a-fA-F]{4}|\\u(?![dD][89abAB])[0-9a-fA-F]{4}|\\[^u]')
-"""What can be read of a JSON string without what follows: a half of a pair waits for the other."""
 
 
 class Balance:
@@ -51,68 +47,15 @@ class Balance:
             self._depth -= 1
 
 
-class FreeText:
-    """Takes the text out of `{"input": "<text>"}` as it grows: a custom tool that was offered as a function is called so.
+def free_text_of(arguments: str) -> str:
+    """Return the text in `{"input": "<text>"}`, whole: a custom tool that was offered as a function is called so.
 
-    Arguments of any other form are given out at the end: their `input` where they have one, else as they are.
+    It is read as policies read a call's arguments, so the client gets the `input` that they judged. What is anything else than an
+    object with a string as its `input` is returned as it is.
     """
-
-    def __init__(self) -> None:
-        self._all: list[str] = []
-        self._rest = ""
-        self._begun = False
-        self._other = False
-        """Whether it is of another form for certain."""
-        self._ended = False
-        self._given = False
-
-    def add(self, fragment: str) -> str:
-        """Return what a fragment of the arguments adds to the text, perhaps nothing."""
-        if self._ended:
-            return ""
-        if not self._other:
-            self._rest += fragment
-        if not self._given:
-            self._all.append(fragment)
-        if not self._begun and not self._begin():
-            return ""
-        text = self._read()
-        self._given = self._given or text != ""
-        return text
-
-    def end(self) -> str:
-        """Return what is missing of the text when there are no more fragments."""
-        if self._ended or self._given:
-            return ""
-        said = "".join(self._all)
-        try:
-            value: Any = jsontext.loads(said)
-        except ValueError:
-            return "" if self._begun else said
-        found = value.get("input") if isinstance(value, dict) else None
-        return found if isinstance(found, str) else said
-
-    def _begin(self) -> bool:
-        if self._other:
-            return False
-        match = _BEGINNING.match(self._rest)
-        if match is not None:
-            self._begun, self._rest = True, self._rest[match.end() :]
-        elif len(self._rest) > _LONGEST_BEGINNING:
-            self._other, self._rest = True, ""
-        return match is not None
-
-    def _read(self) -> str:
-        """Return what of the rest is text for certain."""
-        place = 0
-        while match := _PIECE.match(self._rest, place):
-            place = match.end()
-        raw, self._rest = self._rest[:place], self._rest[place:]
-        self._ended = self._rest.startswith('"')
-        if not raw:
-            return ""
-        try:
-            text: str = jsontext.loads(f'"{raw}"')
-        except ValueError:  # no JSON, and so is what was meant
-            return raw
-        return text
+    try:
+        value: Any = jsontext.loads(arguments)
+    except ValueError:
+        return arguments
+    found = value.get("input") if isinstance(value, dict) else None
+    return found if isinstance(found, str) else arguments

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from luthien_asgi.request import ChatRequest
-from luthien_asgi.request_items import ADDITIONAL_TOOLS, flat_tools
+from luthien_asgi.request_items import ADDITIONAL_TOOLS, LONGEST_NAME, flat_tools, qualified_name, type_of_item
 from luthien_asgi.settings import Limits
 from luthien_asgi.wire.checks import (
     check_model,
@@ -25,8 +25,10 @@ from luthien_asgi.wire.checks import (
 )
 from luthien_asgi.wire.parameters import RESPONSES, Fate, Shape
 
-__all__ = ["is_reasoning_reference", "parse", "type_of_item"]
+__all__ = ["is_reasoning_reference", "parse"]
 
+_LONGEST_GIVEN: Final = 128
+"""Characters of the name of a tool or namespace (OpenAI API reference)."""
 _ROLES: Final = ("user", "assistant", "system", "developer")
 _PARTS: Final[Mapping[str, Sequence[tuple[str, Shape]]]] = {
     "input_text": (("text", "text"),),
@@ -64,20 +66,12 @@ def parse(body: bytes, *, limits: Limits) -> ChatRequest:
     check_tools(value, limits=limits)
     for place, tool in enumerate(value.get("tools") or ()):
         _check_tool(tool, f"tools[{place}]")
-    _check_settings(value)
+    _check_settings(value, limits=limits)
     _check_input(value, limits=limits)
     number = sum(1 for _ in flat_tools(value))
     if number > limits.tools:
         refuse("input", f"brings the tools to {number}, more than {limits.tools} (tools)")
     return ChatRequest(wire="responses", body=value)
-
-
-def type_of_item(item: Mapping[str, Any]) -> str:
-    """Return an item's type; one with a role is a message and one with nothing but an id a reference, as the API has it."""
-    kind = item.get("type")
-    if kind is not None:
-        return str(kind)
-    return "message" if "role" in item else "item_reference"
 
 
 def is_reasoning_reference(item: Mapping[str, Any]) -> bool:
@@ -122,6 +116,8 @@ def _check_item(item: Mapping[str, Any], at: str) -> None:
     for field, shape in _ITEMS.get(kind, ()):
         required(item, field, shape, at)
     optional(item, "namespace", "text", at)
+    if kind in {"function_call", "custom_tool_call"}:
+        _check_qualified(item, item.get("namespace"), at)
     if kind == "message" and item["role"] not in _ROLES:
         refuse(f"{at}.role", f"must be one of {', '.join(_ROLES)}, not {item['role'][:50]!r}")
     if kind == ADDITIONAL_TOOLS:
@@ -153,6 +149,8 @@ def _check_tool(tool: Mapping[str, Any], at: str) -> None:
     required(tool, "type", "text", at)
     if tool["type"] in {"function", "custom", "namespace"}:
         required(tool, "name", "text", at)
+        if len(tool["name"]) > _LONGEST_GIVEN:
+            refuse(f"{at}.name", f"is longer than {_LONGEST_GIVEN} characters")
     optional(tool, "description", "text", at)
     if tool["type"] == "function":
         optional(tool, "parameters", "object", at)
@@ -167,9 +165,16 @@ def _check_tool(tool: Mapping[str, Any], at: str) -> None:
             if named["type"] not in {"function", "custom"}:
                 refuse(f"{at}.tools[{place}].type", f"must be function or custom, not {named['type'][:50]!r}")
             _check_tool(named, f"{at}.tools[{place}]")
+            _check_qualified(named, tool["name"], f"{at}.tools[{place}]")
 
 
-def _check_settings(body: Mapping[str, Any]) -> None:
+def _check_qualified(named: Mapping[str, Any], namespace: str | None, at: str) -> None:
+    """Refuse a name that the model cannot be told together with its namespace."""
+    if namespace and len(qualified_name(named["name"], namespace)) > LONGEST_NAME:
+        refuse(f"{at}.name", f"is too long for a tool in a namespace: both are one name of {LONGEST_NAME} characters at most")
+
+
+def _check_settings(body: Mapping[str, Any], *, limits: Limits) -> None:
     for name, fields in _SETTINGS.items():
         for field, shape in fields:
             optional(body.get(name) or {}, field, shape, name)
@@ -180,6 +185,9 @@ def _check_settings(body: Mapping[str, Any]) -> None:
             required(form, "schema", "object", "text.format")
     if isinstance(choice := body.get("tool_choice"), dict):
         required(choice, "type", "text", "tool_choice")
+        number = len(choice["tools"]) if isinstance(choice.get("tools"), list) else 0
+        if number > limits.tools:
+            refuse("tool_choice.tools", f"holds {number} tools, more than {limits.tools} (tools)")
     for at, value in _texts(body):
         expect(value, "text", at)
     if body.get("max_output_tokens") is not None and body["max_output_tokens"] < 1:

@@ -107,6 +107,12 @@ def test_parts_of_every_kind() -> None:
     ]
 
 
+def test_a_long_id_of_a_call_is_quoted_in_part() -> None:
+    """It is the user's text to the model."""
+    items = [{**CALL, "call_id": "c" * 101}, {**OUTPUT, "call_id": "c" * 101, "output": [IMAGE]}]
+    assert chat(items)[2]["content"][0]["text"] == f"Attached to the result of tool call {'c' * 100}:"
+
+
 def test_images_of_a_result_come_in_the_next_user_message() -> None:
     """A tool message of chat completions holds text only; the Messages API takes images where they are."""
     items = [CALL, {**OUTPUT, "output": [IMAGE]}, USER]
@@ -191,6 +197,42 @@ def test_tools_of_every_kind() -> None:
     assert converted.params["tool_choice"] == "auto"
     assert "parallel_tool_calls" not in converted.params
     assert converted.ignored == ("tools[].web_search",)
+
+
+def test_the_description_of_a_namespace_is_said_once() -> None:
+    """A long one would be a body of any size if each of its tools had it."""
+    inner = [{"type": "function", "name": name} for name in ("f", "g", "h")]
+    converted = to_openai(request(tools=[{"type": "namespace", "name": "n", "description": "Others.", "tools": inner}]))
+    assert [tool["function"] for tool in converted.params["tools"]] == [
+        {"name": "n__f", "description": "Others."},
+        {"name": "n__g"},
+        {"name": "n__h"},
+    ]
+
+
+def space(name: str, inner: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "namespace", "name": name, "tools": [inner]}
+
+
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({"tools": [TOOLS[0], TOOLS[0]]}, "tools[1].name"),
+        ({"tools": [TOOLS[0], {"type": "custom", "name": "f"}]}, "tools[1].name"),
+        (
+            {"tools": [space("a", {**TOOLS[0], "name": "b__c"}), space("a__b", {"type": "custom", "name": "c"})]},
+            "tools[1].tools[0].name",
+        ),
+        ({"tools": [space("a", {**TOOLS[0], "name": "b__c"}), {**TOOLS[0], "name": "a__b__c"}]}, "tools[1].name"),
+        ({"tools": TOOLS, "items": [{"type": "additional_tools", "tools": [TOOLS[1]]}, USER]}, "input[0].tools[0].name"),
+    ],
+)
+def test_two_tools_of_one_name_are_refused(fields: Any, param: str) -> None:
+    """A call of that name would be run as either; names of a namespace count as the model knows them."""
+    for convert in (to_openai, to_anthropic):
+        with pytest.raises(RequestError) as caught:
+            convert(request(**fields))
+        assert (caught.value.status, caught.value.param) == (400, param)
 
 
 def test_a_search_for_tools_that_the_client_runs_is_left_out() -> None:

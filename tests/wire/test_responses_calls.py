@@ -12,12 +12,13 @@ from hypothesis import strategies as st
 
 from luthien_asgi import jsontext
 from luthien_asgi.backend.chunks import build
+from luthien_asgi.blocks import Block, BlockKind
 from luthien_asgi.chunks import Chunk
 from luthien_asgi.request import ChatRequest
 from luthien_asgi.settings import StreamSettings
 from luthien_asgi.testing import validate_stream
 from luthien_asgi.wire.responses_encoder import ResponsesEncoder
-from luthien_asgi.wire.responses_free_text import Balance, FreeText
+from luthien_asgi.wire.responses_free_text import Balance, free_text_of
 
 
 def chunk(delta: dict[str, Any], finish: str | None = None, **more: Any) -> Chunk:
@@ -237,54 +238,77 @@ def test_a_tool_of_a_namespace_has_its_names_back() -> None:
 
 
 @pytest.mark.parametrize("size", [1, 2, 5, 1000])
-def test_a_custom_tool_that_was_called_as_a_function_has_its_free_text_back(size: int) -> None:
-    said_text = 'echo "ü\\ 🦊"\n\tdone'
-    arguments = json.dumps({"input": said_text})
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (json.dumps({"input": 'echo "ü\\ 🦊"\n\tdone'}), 'echo "ü\\ 🦊"\n\tdone'),
+        (r'{"input":"rm\u0020-rf /","input":"ls"}', "ls"),
+        (r'{"inp\u0075t":"rm","input":"ls"}', "ls"),
+        (r'{"input":"ls","inp\u0075t":"rm"}', "rm"),
+        (r'{"input":"rm","input":7}', r'{"input":"rm","input":7}'),
+        (r'{"input":"a\ud83d b"}', "a\ud83d b"),
+        (r'{"input":"a\ud83d\ud83e\udd8a"}', "a\ud83d🦊"),
+        (r'{"input":"\ud83dx rm -rf /"}', "\ud83dx rm -rf /"),
+    ],
+)
+def test_a_custom_tool_that_was_called_as_a_function_has_its_free_text_back(arguments: str, expected: str, size: int) -> None:
+    """In one delta, which says what the item says at its end: the `input` of the whole arguments, however they were cut."""
     cut = [arguments[i : i + size] for i in range(0, len(arguments), size)]
     found = said([ROLE, tool(0, "", "call_a", "sh"), *(tool(0, part) for part in cut), CALLS], tools=[SHELL])
     (item,) = found[-1]["response"]["output"]
-    assert (item["type"], item["name"], item["input"], item["status"]) == ("custom_tool_call", "sh", said_text, "completed")
-    deltas = [event["delta"] for event in found if event["type"] == "response.custom_tool_call_input.delta"]
-    assert "".join(deltas) == said_text
-    assert all(deltas)
-    if size == 1:
-        assert len(deltas) == len(said_text)
+    assert (item["type"], item["name"], item["input"], item["status"]) == ("custom_tool_call", "sh", expected, "completed")
+    assert [event["delta"] for event in found if event["type"] == "response.custom_tool_call_input.delta"] == [expected]
+
+
+@pytest.mark.parametrize("sent", ['{"input": "cut of', '{"input": "half \\', '{"input": "done"'])
+def test_free_text_of_a_call_that_was_cut_off_is_as_it_was_written(sent: str) -> None:
+    (item,) = output([ROLE, tool(0, "", "call_a", "sh"), tool(0, sent), chunk({}, "length")], tools=[SHELL])
+    assert (item["input"], item["status"]) == (sent, "incomplete")
 
 
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        ('{"input": "cut of', "cut of"),
-        ('{"input": "half \\', "half "),
         ('{"other": 1, "input": "late"}', "late"),
-        ('{"input": 7}', '{"input": 7}'),
-        ('{"x": "no input"}', '{"x": "no input"}'),
-        ("plain words", "plain words"),
         ('{"input": ""}', ""),
-        ("", ""),
-        ('{"input": "a"}  trailing', "a"),
-        ('{"input": "raw \n line"}', "raw \n line"),
-        ('{"input": "\\ud83d"}', "\ud83d"),
-        ("{" + " " * 100 + '"input": "far"}', "far"),
-        ("{" + " " * 100 + '"x": {"input": "inner"}, "input": "outer"}', "outer"),
+        ('{"input": "a"}  ', "a"),
+        ('{"x": {"input": "inner"}, "input": "outer"}', "outer"),
     ],
 )
-@pytest.mark.parametrize("size", [1, 3, 1000])
-def test_free_text_out_of_any_arguments(arguments: str, expected: str, size: int) -> None:
-    reader = FreeText()
-    parts = [reader.add(arguments[i : i + size]) for i in range(0, len(arguments), size)]
-    assert "".join(parts) + reader.end() == expected
+def test_free_text_of_the_arguments(arguments: str, expected: str) -> None:
+    assert free_text_of(arguments) == expected
 
 
-@given(st.text(), st.data())
-def test_free_text_comes_out_of_any_cut(said_text: str, data: st.DataObject) -> None:
-    arguments = jsontext.dumps({"input": said_text}).decode()
-    reader, found = FreeText(), ""
-    while arguments:
-        size = data.draw(st.integers(1, len(arguments)))
-        found += reader.add(arguments[:size])
-        arguments = arguments[size:]
-    assert found + reader.end() == said_text
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        "",
+        "plain words",
+        '"words"',
+        '["input"]',
+        '{"input": 7}',
+        '{"x": "no input"}',
+        '{"input": "a"}  trailing',
+        '{"input": "raw \n line"}',
+        '{"input": "' + "[" * 9 + '"]',
+        "[" * 100_000,
+    ],
+)
+def test_arguments_of_any_other_form_are_given_as_they_are(arguments: str) -> None:
+    assert free_text_of(arguments) == arguments
+
+
+PAIRS = st.lists(
+    st.tuples(st.sampled_from([r'"input"', r'"inp\u0075t"', '"x"']), st.text() | st.integers() | st.none()), max_size=4
+)
+
+
+@given(PAIRS)
+def test_a_client_gets_the_input_that_policies_read(pairs: list[tuple[str, Any]]) -> None:
+    """Whatever keys come twice."""
+    arguments = "{" + ",".join(f"{key}:{jsontext.dumps(value).decode()}" for key, value in pairs) + "}"
+    judged = Block(kind=BlockKind.TOOL_CALL, text=arguments).arguments.get("input")
+    assert free_text_of(arguments) == (judged if isinstance(judged, str) else arguments)
 
 
 @given(st.dictionaries(st.text(), st.recursive(st.none() | st.text(), st.lists, max_leaves=5)), st.data())

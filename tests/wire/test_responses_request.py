@@ -20,6 +20,10 @@ CALL = {"type": "function_call", "call_id": "c", "name": "f", "arguments": "{}"}
 OUTPUT = {"type": "function_call_output", "call_id": "c", "output": "ok"}
 
 
+def space(name: str, inner: str) -> dict[str, Any]:
+    return {"type": "namespace", "name": name, "tools": [{"type": "function", "name": inner}]}
+
+
 def parse(value: Any, limits: Limits | None = None) -> ChatRequest:
     raw = value if isinstance(value, bytes) else json.dumps(value).encode()
     return responses_request.parse(raw, limits=limits or Limits())
@@ -123,6 +127,11 @@ def test_what_needs_a_store_or_machinery_of_openai_is_refused_by_name(fields: An
         ({"tools": [{"type": "namespace", "name": "n"}]}, "tools[0].tools"),
         ({"tools": [{"type": "namespace", "name": "n", "tools": [{"type": "namespace"}]}]}, "tools[0].tools[0].type"),
         ({"tools": [{"type": "namespace", "name": "n", "tools": [{"type": "function"}]}]}, "tools[0].tools[0].name"),
+        ({"tools": [{"type": "function", "name": "f" * 129}]}, "tools[0].name"),
+        ({"tools": [{"type": "namespace", "name": "n" * 129, "tools": []}]}, "tools[0].name"),
+        ({"tools": [space("n" * 20, "f" * 53), space("n" * 20, "f" * 54)]}, "tools[1].tools[0].name"),
+        ({"input": [{"type": "additional_tools", "tools": [space("n", "f" * 62)]}]}, "input[0].tools[0].tools[0].name"),
+        ({"input": [CALL, {**CALL, "namespace": "n", "name": "f" * 62}]}, "input[1].name"),
         ({"tool_choice": {}}, "tool_choice.type"),
         ({"tool_choice": []}, "tool_choice"),
         ({"reasoning": {"effort": 3}}, "reasoning.effort"),
@@ -147,10 +156,12 @@ def test_a_refusal_names_the_field(fields: Any, param: str) -> None:
 def test_limits_are_named() -> None:
     """Items, content parts, tools (those in a namespace counted one by one), size and depth."""
     inner = {"type": "function", "name": "f"}
+    allowed = {"type": "allowed_tools", "mode": "auto", "tools": [inner] * 3}
     cases = [
         (body(input=[CALL, OUTPUT]), Limits(messages=1), 400, "messages"),
         (body(input=[{"role": "user", "content": [{"type": "input_text", "text": "x"}] * 3}]), Limits(parts=2), 400, "parts"),
         (body(tools=[{"type": "namespace", "name": "n", "tools": [inner] * 3}]), Limits(tools=2), 400, "tools"),
+        (body(tools=[inner], tool_choice=allowed), Limits(tools=2), 400, "tool_choice.tools"),
         (body(input="x" * 100), Limits(body_bytes=50), 413, "body_bytes"),
         (body(input=[{"type": "future", "x": [[[[[]]]]]}]), Limits(json_depth=5), 400, "json_depth"),
     ]
@@ -158,6 +169,15 @@ def test_limits_are_named() -> None:
         error = refused(value, limits)
         assert error.status == status
         assert word in error.message
+
+
+def test_names_are_taken_up_to_their_limits() -> None:
+    """128 characters each, and with a namespace what makes one name of 64."""
+    taken = body(
+        tools=[{"type": "function", "name": "f" * 128}, space("n" * 128, "f" * 53), space("n", "f" * 61)],
+        input=[{**CALL, "name": "f" * 128}, {**CALL, "namespace": "n" * 500, "name": "f"}],
+    )
+    assert parse(taken).body == taken
 
 
 JSON = st.recursive(
