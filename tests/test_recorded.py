@@ -59,11 +59,15 @@ class Stage:
             {"model_name": "a", "litellm_params": {"model": "anthropic/a", "api_base": provider.url, "api_key": "k"}},
         ]
         backend = LiteLLMBackend(model_list=models)
-        self.url = serve(LuthienMiddleware(nothing, backend=backend, recorder=self.recorder, auth=None), lifespan="off")
+        self.url = serve(LuthienMiddleware(nothing, backend=backend, recorder=self.recorder, auth=None), lifespan="on")
 
 
 async def nothing(scope: Any, receive: Any, send: Any) -> None:
-    raise LookupError(scope["path"])
+    """An app with a lifespan, in which the middleware closes its connections, and nothing else."""
+    assert scope["type"] == "lifespan", scope["path"]
+    for phase in ("startup", "shutdown"):
+        await receive()
+        await send({"type": f"lifespan.{phase}.complete"})
 
 
 @pytest.fixture(scope="module")

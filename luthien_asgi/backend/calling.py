@@ -25,7 +25,7 @@ from luthien_asgi import jsontext
 from luthien_asgi.backend import known
 from luthien_asgi.backend.arguments import allow_unlisted, minimal_arguments, openai_arguments, secrets_of, visible
 from luthien_asgi.backend.bridge import NOTE, takes_bridge, with_bridge
-from luthien_asgi.backend.capture import HandlerPool, Rewrite, raw_response
+from luthien_asgi.backend.capture import AnswerTaken, HandlerPool, Rewrite, raw_response
 from luthien_asgi.backend.foreign import check_foreign
 from luthien_asgi.backend.model_table import (
     check_chat,
@@ -177,7 +177,9 @@ async def place(engine: Engine, attempt: Plan) -> ChunkStream:
     try:
         client, keeper = _client(engine, attempt)
         arguments = {**attempt.arguments, "client": client} if client is not None else attempt.arguments
-        answer = await engine.litellm.acompletion(**arguments)
+        answer = None
+        with contextlib.suppress(AnswerTaken):
+            answer = await engine.litellm.acompletion(**arguments)
         return await _opened(engine, attempt, answer, keeper)
     except BaseException as error:
         await _discard(keeper, engine.settings.close_timeout)
@@ -188,12 +190,14 @@ async def place(engine: Engine, attempt: Plan) -> ChunkStream:
 
 def _client(engine: Engine, attempt: Plan) -> tuple[Any, Any]:
     """Return the `client` for LiteLLM and what keeps the response; both None where LiteLLM makes its own."""
-    provider = attempt.deployment.provider
+    provider, arguments, rewrite = attempt.deployment.provider, attempt.arguments, attempt.rewrite
+    # A Router hears of a call's success from LiteLLM, which has to come to its end for that.
+    takes = rewrite is not None and bool(arguments.get("no-log"))
     if provider in known.HANDLER_PROVIDERS:
-        handler = engine.pool.handler(rewrite=attempt.rewrite, ssl_verify=attempt.deployment.params.get("ssl_verify"))
+        handler = engine.pool.handler(rewrite=rewrite, ssl_verify=attempt.deployment.params.get("ssl_verify"), takes=takes)
         return handler, handler
-    if attempt.rewrite is not None:
-        return sdk_client(engine.litellm, engine.pool, attempt.arguments, attempt.rewrite, azure=provider == "azure")
+    if rewrite is not None:
+        return sdk_client(engine.litellm, engine.pool, arguments, rewrite, azure=provider == "azure", takes=takes)
     return None, None
 
 

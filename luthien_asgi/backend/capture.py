@@ -22,7 +22,7 @@ from typing import Any, Final, TypeVar
 
 from luthien_asgi import jsontext
 
-__all__ = ["HandlerPool", "bounded", "raw_response"]
+__all__ = ["AnswerTaken", "HandlerPool", "bounded", "raw_response"]
 
 _Kept = TypeVar("_Kept")
 Rewrite = Callable[[str, dict[str, Any], dict[str, str]], tuple[str, dict[str, Any], dict[str, str]]]
@@ -35,6 +35,13 @@ _MOST_KEPT: Final = 256
 _STALE_HEADERS: Final = frozenset({"content-encoding", "content-length", "transfer-encoding"})
 
 
+class AnswerTaken(BaseException):
+    """Leaves `litellm.acompletion` once the answer is open: what LiteLLM does after that is for whom it iterates.
+
+    It would wrap the stream and price it, a sixth of what a call costs. No `Exception`, so LiteLLM takes it for no failure.
+    """
+
+
 class HandlerPool:
     """The connection pools of one backend: one for each way of verifying certificates that the models ask for."""
 
@@ -42,9 +49,12 @@ class HandlerPool:
         self._pools: dict[str, Any] = {}
         self._kept: dict[Hashable, Any] = {}
 
-    def handler(self, *, rewrite: Rewrite | None, ssl_verify: Any = None) -> Any:  # noqa: ANN401 - LiteLLM's class
-        """Return a handler for one call; its `response` is what came back. LiteLLM must be loaded."""
-        return _call_handler()(self._pool(ssl_verify), rewrite)
+    def handler(self, *, rewrite: Rewrite | None, ssl_verify: Any = None, takes: bool = False) -> Any:  # noqa: ANN401
+        """Return a handler (LiteLLM's class) for one call; its `response` is what came back. LiteLLM must be loaded.
+
+        With `takes` its `post` leaves LiteLLM by `AnswerTaken` as soon as a streamed answer is open.
+        """
+        return _call_handler()(self._pool(ssl_verify), rewrite, takes)
 
     def client(self, *, ssl_verify: Any = None) -> Any:  # noqa: ANN401 - httpx.AsyncClient
         """Return the client that holds the connections. LiteLLM must be loaded."""
@@ -85,7 +95,8 @@ def _call_handler() -> Any:  # noqa: ANN401 - the class can only be made once Li
     class CallHandler(base):  # type: ignore[misc]  # LiteLLM has no types here
         """LiteLLM's handler for one call. It owns no connection: `pool` does."""
 
-        def __init__(self, pool: Any, rewrite: Rewrite | None) -> None:  # noqa: ANN401
+        def __init__(self, pool: Any, rewrite: Rewrite | None, takes: bool) -> None:  # noqa: ANN401
+            self._takes = takes
             self.timeout = self.event_hooks = self.ssl_verify = self.shared_session = self.transport = None
             self.follow_redirects, self.client_alias = False, None
             self._owns_client, self._client = False, pool.client
@@ -117,6 +128,8 @@ def _call_handler() -> Any:  # noqa: ANN401 - the class can only be made once Li
             response = await self._client.send(request, stream=stream, follow_redirects=False)
             self.response = response if response.status_code < 400 else await bounded(response)
             self.response.raise_for_status()
+            if self._takes and stream:
+                raise AnswerTaken
             return self.response
 
     return CallHandler

@@ -38,6 +38,7 @@ def sdk_client(
     rewrite: Rewrite,
     *,
     azure: bool,
+    takes: bool,
 ) -> tuple[Any, Any]:
     """Return a client for one call of `acompletion`, and the keeper of its response: of the SDK only what the call needs.
 
@@ -50,7 +51,7 @@ def sdk_client(
     if arguments["stream"]:
         deployment = arguments["model"] if azure else None
         template = pool.kept(identity, lambda: Template(make(api_key=_NO_KEY, http_client=connections), deployment=deployment))
-        client = StreamingClient(template, api_key=key, pool=connections, rewrite=rewrite)
+        client = StreamingClient(template, api_key=key, pool=connections, rewrite=rewrite, takes=takes)
         return client, client
     keeper = _call_client()(connections, rewrite)
     return make(api_key=key, http_client=keeper, timeout=arguments["timeout"]), keeper

@@ -19,7 +19,7 @@ from typing import Any, Final, Self
 from urllib.parse import quote
 
 from luthien_asgi import jsontext
-from luthien_asgi.backend.capture import Rewrite, bounded
+from luthien_asgi.backend.capture import AnswerTaken, Rewrite, bounded
 
 __all__ = ["StreamingClient", "Template"]
 
@@ -49,7 +49,16 @@ class Template:
 class StreamingClient:
     """One call's client. It owns no connection: `pool` does."""
 
-    def __init__(self, template: Template, *, api_key: str, pool: Any, rewrite: Rewrite) -> None:  # noqa: ANN401 - httpx
+    def __init__(
+        self,
+        template: Template,
+        *,
+        api_key: str,
+        pool: Any,  # noqa: ANN401 - httpx
+        rewrite: Rewrite,
+        takes: bool,
+    ) -> None:
+        self._takes = takes
         self._template = template
         self._api_key = api_key
         self._pool = pool
@@ -85,6 +94,8 @@ class StreamingClient:
             # What LiteLLM tells one error from another by, and a Router cools a deployment down for.
             error.status_code = self.response.status_code  # type: ignore[attr-defined]
             raise
+        if self._takes:
+            raise AnswerTaken
         return self
 
     @property
