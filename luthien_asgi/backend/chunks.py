@@ -28,6 +28,7 @@ _new: Final = object.__new__
 _DECLARED: Final = frozenset({"reasoning_content", "thinking_blocks", "reasoning_items"})
 _OMITTED_WHEN_NONE: Final = frozenset({*_DECLARED, "images", "annotations", "provider_specific_fields"})
 _CHUNK_NAMES: Final = frozenset({"id", "created", "model", "object", "system_fingerprint", "choices", "provider_specific_fields"})
+_COUNTS: Final = ("prompt_tokens", "completion_tokens", "total_tokens", "prompt_tokens_details", "completion_tokens_details")
 _COMBINATIONS: Final = 256
 """How many combinations of a chunk's field names are remembered."""
 _NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
@@ -115,9 +116,16 @@ class _Builder:
         known, further = self._names_of(tuple(data))
         extra = {name: data[name] for name in further} if further else {}
         if isinstance(extra.get("usage"), Mapping):
-            extra["usage"] = self._usage(**extra["usage"])
+            extra["usage"] = self._counted(extra["usage"])
         private: dict[str, Any] = {"_hidden_params": {}, "_response_headers": None}
         return self._make(self._chunk, fields, extra, known, private)
+
+    def _counted(self, usage: Mapping[str, Any]) -> Any:  # noqa: ANN401 - LiteLLM's class
+        """Return LiteLLM's usage; it reckons with some providers' own counts, which need not be numbers."""
+        try:
+            return self._usage(**usage)
+        except Exception:
+            return self._usage(**{name: usage[name] for name in _COUNTS if name in usage})
 
     def _names_of(self, names: tuple[str, ...]) -> tuple[set[str], tuple[str, ...]]:
         """Return which fields count as set, and which are no declared ones; decoders make only a few combinations."""

@@ -95,7 +95,8 @@ def telling_type(said: object, wire: WireName) -> str | None:
 def _is_sound(raw: Mapping[str, Any]) -> bool:
     """Tell whether clients that read the fields of an error object find what they expect there."""
     texts = all(isinstance(raw.get(name), str | None) for name in ("message", "type", "param"))
-    return texts and isinstance(raw.get("code"), str | int | None)
+    code = raw.get("code")
+    return texts and (isinstance(code, str | None) or (type(code) is int and code >= 0))
 
 
 def _status(raw: Mapping[str, Any]) -> int:

@@ -30,6 +30,8 @@ DELTA: Final = frozenset(
 CALL: Final = frozenset({"index", "id", "type", "function", "custom"})
 INNER: Final = frozenset({"name", "arguments", "input"})
 
+_LITELLMS: Final = frozenset({"thinking_blocks", "provider_specific_fields"})
+"""Fields of a LiteLLM proxy's at any level: the decoder reads them where they belong, and SDKs cannot add them up."""
 _TYPES: Final[Mapping[str, type]] = {"obfuscation": str}
 _NOTHING: Final[Mapping[str, Any]] = {}
 
@@ -38,11 +40,11 @@ def own_fields(fields: Mapping[str, Any], known: frozenset[str]) -> dict[str, An
     """Return the fields that are not known and say something, of those that clients know the ones with their type."""
     if known.issuperset(fields):
         return {}
-    return {
-        name: value
-        for name, value in fields.items()
-        if name not in known and value is not None and value != [] and isinstance(value, _TYPES.get(name, object))
-    }
+    return {name: value for name, value in fields.items() if name not in known and name not in _LITELLMS and _says(name, value)}
+
+
+def _says(name: str, value: Any) -> bool:  # noqa: ANN401 - JSON
+    return value is not None and value != [] and isinstance(value, _TYPES.get(name, object))
 
 
 class Own(NamedTuple):

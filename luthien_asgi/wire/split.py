@@ -93,7 +93,8 @@ def _split(data: _Data, choices: object, seen: set[int], extras: bool) -> list[_
             top = {}
     usage = _usage(data)
     if usage is not None:
-        own = Own(chunk=top, usage=usage) if extras else Own()
+        counted = {name: count for name, count in usage.items() if count is not None or name not in _TOKEN_COUNTS}
+        own = Own(chunk=top, usage=counted) if extras else Own()
         chunks.append(_chunk_without_choice(head, own.rider(), usage))
     elif top:
         chunks.append(_chunk_without_choice(head, Own(chunk=top).rider()))

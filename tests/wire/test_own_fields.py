@@ -231,3 +231,35 @@ def test_what_a_body_says_beside_the_answer() -> None:
     assert groq["x_groq"]["usage"]["queue_time"] == 0.1
     images = collected(CORPUS / "provider_openrouter_image.sse")
     assert [image["image_url"]["url"][-4:] for image in images["choices"][0]["message"]["images"]] == ["AAAA", "BBBB"]
+
+
+@pytest.mark.parametrize(
+    ("event", "name"),
+    [
+        ({"thinking_blocks": "x"}, "thinking_blocks"),
+        ({"provider_specific_fields": {"a": 1}}, "provider_specific_fields"),
+        ({"obfuscation": ["x"]}, "obfuscation"),
+    ],
+)
+def test_fields_that_would_break_a_client_are_not_a_providers_own(event: Data, name: str) -> None:
+    """LiteLLM's own names belong elsewhere, and what clients know has its type."""
+    said = {"id": "c", "created": 1, "model": "m", "choices": [{"index": 0, "delta": {"content": "a"}, "finish_reason": "stop"}]}
+    data = b"data: " + json.dumps({**said, **event}).encode() + b"\n\ndata: [DONE]\n\n"
+    assert not any(name in chunk for chunk in passed_on(data))
+
+
+@pytest.mark.parametrize(
+    "usage",
+    [
+        {"prompt_tokens": None, "completion_tokens": 3, "own": 1},
+        {"prompt_tokens": 2, "completion_tokens": 3, "reasoning_tokens": "many", "own": 1},
+    ],
+)
+def test_a_usage_with_odd_counts_is_a_usage(usage: Data) -> None:
+    """A count that is null is counted as none, and one of another type does not end the answer."""
+    said = {"id": "c", "created": 1, "model": "m", "choices": [{"index": 0, "delta": {"content": "a"}, "finish_reason": "stop"}]}
+    last = {**said, "choices": [], "usage": usage}
+    data = b"".join(b"data: " + json.dumps(one).encode() + b"\n\n" for one in (said, last)) + b"data: [DONE]\n\n"
+    (found,) = [chunk["usage"] for chunk in passed_on(data) if chunk.get("usage")]
+    assert (found["completion_tokens"], found["own"]) == (3, 1)
+    assert found["prompt_tokens"] == (usage["prompt_tokens"] or 0)
