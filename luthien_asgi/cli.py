@@ -12,6 +12,7 @@ import contextlib
 import io
 import os
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final
 
@@ -28,6 +29,8 @@ __all__ = ["main"]
 FAILED: Final = 1
 WRONG: Final = 2
 INTERRUPTED: Final = 130
+IMPORT_THREAD: Final = "luthien-import-litellm"
+"""The name of the thread in `luthien_asgi.backend.hygiene`, which is not imported for this."""
 BROKEN_PIPE: Final = 141
 """What a shell reports for a program that SIGPIPE ended (128 + 13)."""
 
@@ -51,12 +54,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _complain(error)
         return WRONG
     except KeyboardInterrupt:
+        _leave_an_import()
         return INTERRUPTED
     except BrokenPipeError:
         # Python flushes stdout once more at exit, and would complain about the same pipe.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return BROKEN_PIPE
     return status
+
+
+def _leave_an_import() -> None:
+    """End the process at once if LiteLLM is still being imported in its thread.
+
+    An interpreter that ends waits for no daemon thread, but for the locks that such a thread holds: for ever.
+    """
+    if any(thread.name == IMPORT_THREAD for thread in threading.enumerate()):
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(INTERRUPTED)
 
 
 def _say(text: object) -> None:
