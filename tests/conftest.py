@@ -7,6 +7,7 @@ import os
 import socket
 import sys
 import threading
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
@@ -90,6 +91,8 @@ class Leaving:
         self.illegal: list[Illegal] = []
         self.broken_off: list[str] = []
         self._call = LuthienMiddleware.__call__
+        self._under_way: Counter[int] = Counter()
+        self._changed = threading.Condition()
 
     def watching(self) -> Callable[..., Awaitable[None]]:
         """Return the middleware's `__call__` with a watch around it."""
@@ -101,12 +104,29 @@ class Leaving:
                 await call(app, scope, receive, send)
                 return
             watch = ResponseWatch(self.WIRES[route])
+            self._enter()
             try:
                 await call(app, scope, watch.receiving(receive), watch.sending(send))
             finally:
                 self._see(watch, f"{route}, status {watch.status}")
+                self._leave()
 
         return watched
+
+    def _enter(self) -> None:
+        with self._changed:
+            self._under_way[threading.get_ident()] += 1
+
+    def _leave(self) -> None:
+        with self._changed:
+            self._under_way[threading.get_ident()] -= 1
+            self._changed.notify_all()
+
+    def wait(self) -> None:
+        """Wait for the answers of served apps: a client has all of one before the app's own thread is done with it."""
+        here = threading.get_ident()
+        with self._changed:
+            self._changed.wait_for(lambda: not any(n for thread, n in self._under_way.items() if thread != here), timeout=10)
 
     def _see(self, watch: ResponseWatch, what: str) -> None:
         self.answers += 1
@@ -138,6 +158,7 @@ def every_answer_is_legal(leaving: Leaving, request: pytest.FixtureRequest) -> I
     a provider of the client's own wire that breaks the rules it names, and what such a provider sent passes as it is.
     """
     yield
+    leaving.wait()
     illegal, broken_off = leaving.taken("illegal"), leaving.taken("broken_off")
     marker = request.node.get_closest_marker("lets_pass")
     wrong = [str(what) for what in illegal if not (marker and what.violation.rule in marker.args)]
