@@ -10,6 +10,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
+    from luthien_asgi.approval_values import Approval, Decision
+    from luthien_asgi.approvals import Approvals
     from luthien_asgi.auth import KeyAuth
     from luthien_asgi.backend import Backend, BackendCall, BackendStream, LiteLLMBackend, Target
     from luthien_asgi.blocks import Block, BlockKind
@@ -51,6 +53,8 @@ if TYPE_CHECKING:
 __version__: Final = "0.1.0"
 
 _MODULES: Final = {
+    "approval_values": ("Approval", "Decision"),
+    "approvals": ("Approvals",),
     "auth": ("KeyAuth",),
     "backend": ("Backend", "BackendCall", "BackendStream", "LiteLLMBackend", "Target"),
     "blocks": ("Block", "BlockKind"),
@@ -94,6 +98,8 @@ _HOME: Final = {name: module for module, names in _MODULES.items() for name in n
 __all__ = [
     "Allow",
     "ApiError",
+    "Approval",
+    "Approvals",
     "Backend",
     "BackendCall",
     "BackendError",
@@ -105,6 +111,7 @@ __all__ = [
     "ChatRequest",
     "Chunk",
     "ConfigError",
+    "Decision",
     "Deny",
     "End",
     "Handling",

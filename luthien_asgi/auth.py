@@ -101,6 +101,11 @@ class KeyAuth:
         """Tell whether a credential is a key of this server's."""
         return bool(self._name_of(credential))
 
+    def shares_a_key_with(self, other: KeyAuth) -> bool:
+        """Tell whether a key is known to both."""
+        theirs = {digest for _, digest in other._digests}
+        return any(digest in theirs for _, digest in self._digests)
+
     def __repr__(self) -> str:
         return f"KeyAuth(clients={[name for name, _ in self._digests]!r})"
 

@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
+from luthien_asgi.approvals import Approvals
 from luthien_asgi.auth import Auth, authenticate, credential_of
 from luthien_asgi.backend.protocol import Backend, BackendCall, Target
 from luthien_asgi.completion import Completion
@@ -49,6 +50,7 @@ class Services:
     auth: Auth | None
     settings: StreamSettings
     limits: Limits
+    approvals: Approvals | None = None
 
 
 @dataclass(slots=True, kw_only=True)

@@ -11,6 +11,8 @@ import luthien_asgi
 EXPECTED = [
     "Allow",
     "ApiError",
+    "Approval",
+    "Approvals",
     "Backend",
     "BackendCall",
     "BackendError",
@@ -22,6 +24,7 @@ EXPECTED = [
     "ChatRequest",
     "Chunk",
     "ConfigError",
+    "Decision",
     "Deny",
     "End",
     "Handling",
