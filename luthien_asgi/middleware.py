@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
+from luthien_asgi.approval_routes import OperatorRequest
+from luthien_asgi.approvals import Approvals, check_apart
 from luthien_asgi.auth import Auth
 from luthien_asgi.backend.protocol import Backend
 from luthien_asgi.disconnect import ClientConnection
@@ -35,7 +37,7 @@ Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
-_Route = Literal["chat", "messages", "responses", "count_tokens", "models", "model", "health"]
+_Route = Literal["chat", "messages", "responses", "count_tokens", "models", "model", "approvals", "approval", "health"]
 
 
 class _Unset:
@@ -65,6 +67,8 @@ class Paths:
     count_tokens: str | None = "/v1/messages/count_tokens"
     models: str | None = None
     """`GET /v1/models`, and `GET /v1/models/{model}` below it, is opted into: an app may have models of its own to show."""
+    approvals: str | None = None
+    """`GET /luthien/approvals`, and `POST /luthien/approvals/{id}` below it: for operators, with `approvals=`."""
     health: str | None = None
 
     def routes(self) -> dict[tuple[str, str], _Route]:
@@ -75,6 +79,7 @@ class Paths:
             ("responses", "POST", self.responses),
             ("count_tokens", "POST", self.count_tokens),
             ("models", "GET", self.models),
+            ("approvals", "GET", self.approvals),
             ("health", "GET", self.health),
         )
         routes: dict[tuple[str, str], _Route] = {}
@@ -102,8 +107,10 @@ class LuthienMiddleware:
         settings: Bounds of time and size.
         limits: Bounds of what a client may send.
         paths: The paths that are answered.
+        approvals: Where blocks wait for a person; `Paths(approvals=...)` has its operators' routes answered.
 
-    Raises `ConfigError` for a policy that the stream path cannot serve, and for server keys without `auth`.
+    Raises `ConfigError` for a policy that the stream path cannot serve, for server keys without `auth`, and for operators who
+    have no keys, or a client's.
 
     Resources open at start-up when the server's lifespan passes through here, otherwise at the first request (a mounted app sees
     no lifespan); close them with `aclose()` then.
@@ -121,6 +128,7 @@ class LuthienMiddleware:
         settings: StreamSettings | None = None,
         limits: Limits | None = None,
         paths: Paths | None = None,
+        approvals: Approvals | None = None,
     ) -> None:
         settings = settings if settings is not None else StreamSettings()
         self.app = app
@@ -128,6 +136,8 @@ class LuthienMiddleware:
         with _told():
             self._routes = paths.routes()
             plan, checked_auth = PolicyPlan.of(policy), _checked_auth(auth, backend)
+            _check_approvals(approvals, paths, checked_auth)
+        self._approvals = f"{paths.approvals}/" if paths.approvals is not None else None
         self._models = f"{paths.models}/" if paths.models is not None else None
         self._services = Services(
             plan=plan,
@@ -138,6 +148,7 @@ class LuthienMiddleware:
             auth=checked_auth,
             settings=settings,
             limits=limits if limits is not None else Limits(),
+            approvals=approvals,
         )
         self._wires: dict[str, WireFormat] = {
             "openai": OpenAIWire(),
@@ -163,11 +174,13 @@ class LuthienMiddleware:
         route = self._routes.get((method, path))
         if route is None and method == "GET" and self._model_in(path):
             return "model"
+        if route is None and method == "POST" and _below(self._approvals, path):
+            return "approval"
         return route
 
     def _model_in(self, path: str) -> str:
         """Return the model that a path below that of the models names, slashes in the name included; "" for other paths."""
-        return path.removeprefix(self._models) if self._models is not None and path.startswith(self._models) else ""
+        return _below(self._models, path)
 
     async def start(self) -> None:
         """Open the recorder and get the backend ready (LiteLLM's import takes seconds). Twice is once."""
@@ -196,6 +209,8 @@ class LuthienMiddleware:
         exchange = self._exchange(route, scope, receive, send)
         if route == "health":
             await send_json(send, 200, {"status": "ok"}, {"cache-control": "no-store"})
+        elif route in {"approvals", "approval"}:
+            await self._run(route, exchange)  # not among the streams: these may all wait for it
         elif self._streams >= self._services.limits.streams:
             await self._refuse(exchange)
         else:
@@ -230,8 +245,23 @@ class LuthienMiddleware:
             await exchange.model(self._model_in(_route_path(exchange.scope)))
         elif route == "count_tokens":
             await exchange.count()
+        elif route in {"approvals", "approval"}:
+            await self._operate(exchange)
         else:
             await exchange.answer()
+
+    async def _operate(self, exchange: Exchange) -> None:
+        desk, settings = self._services.approvals, self._services.settings
+        assert desk is not None  # noqa: S101 - without one there is no such route
+        request = OperatorRequest(
+            desk=desk,
+            headers=exchange.headers,
+            connection=exchange.connection,
+            send=exchange.send,
+            body_timeout=settings.body_timeout,
+        )
+        approval_id = _below(self._approvals, _route_path(exchange.scope))
+        await (request.answer(approval_id) if approval_id else request.list())
 
     async def _refuse(self, exchange: Exchange) -> None:
         msg = f"{self._services.limits.streams} answers are under way already (streams); try again."
@@ -257,6 +287,8 @@ class _Resources:
         async with self._lock:
             if self._open:
                 return
+            if self._services.approvals is not None:
+                await self._services.approvals.start()
             await self._services.recorder.start()
             began = time.monotonic()
             await self._services.backend.start()
@@ -267,6 +299,8 @@ class _Resources:
         async with self._lock:
             self._open = False
             try:
+                if self._services.approvals is not None:
+                    await self._services.approvals.aclose()
                 await self._services.backend.aclose()
             finally:
                 self._services.hooks.close()
@@ -284,6 +318,19 @@ def _checked_auth(auth: Auth | _Unset | None, backend: Backend) -> Auth | None:
         )
         raise ConfigError(msg)
     return None
+
+
+def _check_approvals(approvals: Approvals | None, paths: Paths, auth: Auth | None) -> None:
+    """Raise `ConfigError` where the routes of operators have no desk behind them, or let the wrong ones in."""
+    if paths.approvals is not None and (approvals is None or approvals.auth is None):
+        msg = f"{paths.approvals} is for operators: give approvals=Approvals(auth=KeyAuth(...)), with keys that no client has"
+        raise ConfigError(msg)
+    if approvals is not None:
+        check_apart(approvals.auth, auth)
+
+
+def _below(prefix: str | None, path: str) -> str:
+    return path.removeprefix(prefix) if prefix is not None and path.startswith(prefix) else ""
 
 
 def _wire_of(route: _Route, headers: MutableMapping[str, str]) -> str:

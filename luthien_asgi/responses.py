@@ -7,14 +7,18 @@ from typing import Any
 
 from luthien_asgi import jsontext
 
-__all__ = ["send_error", "send_json"]
+__all__ = ["Send", "send_content", "send_error", "send_json"]
 
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 
 async def send_json(send: Send, status: int, body: Mapping[str, Any], headers: Mapping[str, str]) -> None:
     """Send a JSON response."""
-    content = jsontext.dumps(body)
+    await send_content(send, status, jsontext.dumps(body), headers)
+
+
+async def send_content(send: Send, status: int, content: bytes, headers: Mapping[str, str]) -> None:
+    """Send a JSON response whose body is written already."""
     named = {**headers, "content-type": "application/json", "content-length": str(len(content))}
     raw = [(name.encode("latin-1"), value.encode("latin-1", "replace")) for name, value in named.items()]
     await send({"type": "http.response.start", "status": status, "headers": raw})
