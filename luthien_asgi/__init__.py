@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from luthien_asgi.blocks import Block, BlockKind
     from luthien_asgi.chunk_edits import with_text
     from luthien_asgi.chunks import Chunk, read_part
-    from luthien_asgi.context import ObservabilityContext, PolicyContext, StreamContext
+    from luthien_asgi.compose import Chain, Governed, Together
+    from luthien_asgi.context import ModelAnswer, ObservabilityContext, PolicyContext, StreamContext
     from luthien_asgi.errors import (
         ApiError,
         BackendError,
@@ -32,23 +33,21 @@ if TYPE_CHECKING:
     from luthien_asgi.jsonl import JsonlRecorder
     from luthien_asgi.jsonl_lines import read_transactions
     from luthien_asgi.middleware import LuthienMiddleware, Paths
-    from luthien_asgi.policy import (
-        Allow,
-        Deny,
-        Handling,
-        Hold,
-        Observe,
-        Policy,
-        Replace,
-        Stop,
-        Transform,
-        Verdict,
-        blocking,
+    from luthien_asgi.policy import Handling, Hold, Observe, Policy, Transform, blocking
+    from luthien_asgi.recorder import (
+        Begin,
+        End,
+        MemoryRecorder,
+        ModelCall,
+        NullRecorder,
+        SampleRecord,
+        TransactionRecorder,
+        VerdictRecord,
     )
-    from luthien_asgi.recorder import Begin, End, MemoryRecorder, NullRecorder, TransactionRecorder, VerdictRecord
     from luthien_asgi.request import ChatRequest, RequestBlock, RequestTool
     from luthien_asgi.settings import Limits, StreamSettings
     from luthien_asgi.telemetry import open_telemetry
+    from luthien_asgi.verdicts import Allow, Defer, Deny, Escalate, Replace, Resample, Stop, Verdict
 
 __version__: Final = "0.1.0"
 
@@ -60,7 +59,8 @@ _MODULES: Final = {
     "blocks": ("Block", "BlockKind"),
     "chunk_edits": ("with_text",),
     "chunks": ("Chunk", "read_part"),
-    "context": ("ObservabilityContext", "PolicyContext", "StreamContext"),
+    "compose": ("Chain", "Governed", "Together"),
+    "context": ("ModelAnswer", "ObservabilityContext", "PolicyContext", "StreamContext"),
     "errors": (
         "ApiError",
         "BackendError",
@@ -75,23 +75,21 @@ _MODULES: Final = {
     "jsonl": ("JsonlRecorder",),
     "jsonl_lines": ("read_transactions",),
     "middleware": ("LuthienMiddleware", "Paths"),
-    "policy": (
-        "Allow",
-        "Deny",
-        "Handling",
-        "Hold",
-        "Observe",
-        "Policy",
-        "Replace",
-        "Stop",
-        "Transform",
-        "Verdict",
-        "blocking",
+    "policy": ("Handling", "Hold", "Observe", "Policy", "Transform", "blocking"),
+    "recorder": (
+        "Begin",
+        "End",
+        "MemoryRecorder",
+        "ModelCall",
+        "NullRecorder",
+        "SampleRecord",
+        "TransactionRecorder",
+        "VerdictRecord",
     ),
-    "recorder": ("Begin", "End", "MemoryRecorder", "NullRecorder", "TransactionRecorder", "VerdictRecord"),
     "request": ("ChatRequest", "RequestBlock", "RequestTool"),
     "settings": ("Limits", "StreamSettings"),
     "telemetry": ("open_telemetry",),
+    "verdicts": ("Allow", "Defer", "Deny", "Escalate", "Replace", "Resample", "Stop", "Verdict"),
 }
 _HOME: Final = {name: module for module, names in _MODULES.items() for name in names}
 
@@ -108,12 +106,16 @@ __all__ = [
     "Begin",
     "Block",
     "BlockKind",
+    "Chain",
     "ChatRequest",
     "Chunk",
     "ConfigError",
     "Decision",
+    "Defer",
     "Deny",
     "End",
+    "Escalate",
+    "Governed",
     "Handling",
     "Hold",
     "JsonlRecorder",
@@ -122,6 +124,8 @@ __all__ = [
     "LiteLLMBackend",
     "LuthienMiddleware",
     "MemoryRecorder",
+    "ModelAnswer",
+    "ModelCall",
     "NullRecorder",
     "ObservabilityContext",
     "Observe",
@@ -136,10 +140,13 @@ __all__ = [
     "RequestDenied",
     "RequestError",
     "RequestTool",
+    "Resample",
+    "SampleRecord",
     "Stop",
     "StreamContext",
     "StreamSettings",
     "Target",
+    "Together",
     "TransactionRecorder",
     "Transform",
     "Verdict",

@@ -8,10 +8,10 @@ stream, each in a task of its own, and settled in the backend's order.
 
 from __future__ import annotations
 
-import asyncio
 import itertools
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import partial
+from typing import Any
 
 from luthien_asgi.assembler import BlockAssembler, OpenBlock
 from luthien_asgi.blocks import Block, BlockKind
@@ -27,17 +27,18 @@ from luthien_asgi.chunks import (
     side_data,
     usage_of,
 )
-from luthien_asgi.context import PolicyContext, StreamContext
-from luthien_asgi.errors import BackendError, PolicyError
-from luthien_asgi.hooks import Hook, HookCaller, PolicyPlan, keepalive
-from luthien_asgi.judging import Judge
+from luthien_asgi.context import StreamContext
+from luthien_asgi.errors import ApiError, BackendError, PolicyError
+from luthien_asgi.hooks import keepalive
+from luthien_asgi.judging import Contexts, Judge
 from luthien_asgi.lanes import THINKING, Lane
 from luthien_asgi.outlet import Outlet, is_visible
+from luthien_asgi.pipeline import Step
+from luthien_asgi.plans import Hook, PolicyPlan
 from luthien_asgi.policy import Transform
-from luthien_asgi.recorder import Transaction
-from luthien_asgi.settings import StreamSettings
 from luthien_asgi.settling import Settlement
-from luthien_asgi.writer import AnswerWriter
+from luthien_asgi.terms import Terms
+from luthien_asgi.writer import Sink
 
 __all__ = ["Answer"]
 
@@ -45,33 +46,32 @@ __all__ = ["Answer"]
 class Answer:
     """Takes the backend's chunks one by one and sends on what the policy lets through."""
 
-    def __init__(
-        self,
-        plan: PolicyPlan,
-        *,
-        hooks: HookCaller,
-        writer: AnswerWriter,
-        ctx: PolicyContext,
-        log: Transaction,
-        settings: StreamSettings,
-        tools_wait: bool,
-        wants_blocks: bool,
-        judges: asyncio.TaskGroup,
-    ) -> None:
-        self._plan = plan
-        self._hooks = hooks
-        self._writer = writer
-        self._log = log
+    def __init__(self, step: Step, terms: Terms, sink: Sink, *, tools_wait: bool, records: bool) -> None:
+        """Make what one step does to one answer.
+
+        `tools_wait`: tool calls leave at the end, so that no text ever follows one that has left. `records`: this is what the
+        backend said, and not what another step let out.
+        """
+        self._step = step
+        self._hooks = terms.hooks
+        self._outlet = Outlet(terms.make, sink)
+        self._terms = terms
         self._tools_wait = tools_wait
-        self._transparent = not (tools_wait or wants_blocks or plan.handles)
+        self._records = records
+        self._transparent = not (tools_wait or (records and terms.wants_blocks) or step.handles)
         """Nobody looks at blocks: they are not even assembled."""
-        self._judges = judges
-        self._judge = Judge(plan, hooks, log)
-        self._ctx = StreamContext.of(ctx, keepalive=keepalive, text=writer.plain_text)
+        self._judge = Judge(
+            step=step,
+            hooks=terms.hooks,
+            log=terms.log,
+            person=terms.person,
+            redraws=terms.redraws,
+            sample=terms.ctx.sample,
+            shadow=terms.shadow,
+        )
         self._assembler = BlockAssembler()
         self._lanes: dict[OpenBlock, Lane] = {}
-        self._outlet = Outlet(writer)
-        self._settlement = Settlement(plan, outlet=self._outlet, writer=writer, log=log, settings=settings)
+        self._settlement = Settlement(step, outlet=self._outlet, make=terms.make, log=terms.log, settings=terms.settings)
         self._judged_ids: set[tuple[int, str]] = set()
         self._completed = False
 
@@ -93,7 +93,17 @@ class Answer:
         if not self._transparent:
             return False
         plain = plain_text(chunk)
-        return plain is not None and plain[0] in self._outlet.choices and self._writer.offer(chunk, plain[1])
+        return plain is not None and plain[0] in self._outlet.choices and self._outlet.offer(chunk, plain[1])
+
+    async def put(self, chunk: Chunk, part: Part) -> None:
+        """Take a chunk that another step let out."""
+        del part
+        await self.take(chunk)
+
+    def offer(self, chunk: Chunk, text: str) -> bool:
+        """Take a chunk of another step's that holds nothing but text, if it can go on at once; tell whether it did."""
+        del text
+        return self.pass_plain(chunk)
 
     async def take(self, chunk: Chunk) -> None:
         """Take one chunk. Raises `ApiError` for what cannot go on."""
@@ -106,7 +116,7 @@ class Answer:
             await self._take_other(chunk, part)
         elif self._transparent:
             self._outlet.choice(part.choice)
-            await self._writer.put(chunk, part)
+            await self._outlet.put(chunk, part)
         else:
             await self._take_part(chunk, part)
 
@@ -135,15 +145,21 @@ class Answer:
         """Stop the judges that are still at work: nobody waits for their verdict any more."""
         self._settlement.cancel_judges()
 
+    def halt(self) -> None:
+        """Let nothing out any more that waits: a later step has ended the answer."""
+        self._settlement.halt()
+
     # --- taking chunks -------------------------------------------------------------------------------------------------
 
     def _note(self, chunk: Chunk, reason: str | None) -> None:
+        if not self._records:
+            return
         usage = usage_of(chunk)
         if usage is not None:
-            self._log.usage = usage
+            self._terms.log.usage = usage
         if reason is not None:
-            self._log.finish_reasons[chunk.choices[0].index] = reason
-            self._log.mark("backend_finished")
+            self._terms.log.finish_reasons[chunk.choices[0].index] = reason
+            self._terms.log.mark("backend_finished")
 
     async def _take_finish(self, chunk: Chunk) -> None:
         choice = self._outlet.choice(chunk.choices[0].index)
@@ -158,10 +174,10 @@ class Answer:
             choice.began = True
         elif not chunk.choices and usage_of(chunk) is None and not provider_fields(chunk):
             return
-        if BlockKind.OTHER in self._plan.handles and _is_unknown_event(chunk, part):
-            self._log.note("an event of an unknown type was left out: no policy could judge it")
+        if BlockKind.OTHER in self._step.handles and _is_unknown_event(chunk, part):
+            self._terms.log.note("an event of an unknown type was left out: no policy could judge it")
             return
-        await self._writer.put(chunk, part)
+        await self._outlet.put(chunk, part)
 
     async def _take_part(self, chunk: Chunk, part: Part) -> None:
         step = self._assembler.feed(part)
@@ -187,11 +203,12 @@ class Answer:
 
     def _open_lane(self, block: OpenBlock) -> Lane:
         choice = self._outlet.choice(block.choice)
-        handling = self._plan.handles.get(block.kind)
+        handling = self._step.handles.get(block.kind)
         waits = self._tools_wait and block.kind is BlockKind.TOOL_CALL
         lane = self._lanes[block] = Lane(block, handling, waits)
         if handling is not None:
-            lane.ctx = StreamContext.of(self._ctx, keepalive=keepalive, text=partial(self._writer.fragment, block))
+            lane.contexts = self._contexts(partial(self._terms.make.fragment, block))
+            lane.watchers = self._step.watchers(block.kind)
         if block.kind is BlockKind.TOOL_CALL and (waits or lane.held):
             choice.waiting.append(lane)
         # Thinking that is denied takes the rest of the choice's thinking with it: half of it would not be accepted again.
@@ -205,53 +222,83 @@ class Answer:
             lane.block.events.append(side)
         if lane.handling is None and not (lane.waits or lane.dropped):
             await self._outlet.send(lane.block, chunk, part)
-        elif lane.handling is None or self._plan.on_chunk_added is None or lane.ctx is None:
+        elif lane.handling is None or not (lane.watchers or isinstance(lane.handling, Transform)):
             await self._pass(lane, chunk, part)
-        elif not isinstance(lane.handling, Transform):
-            # An observer gets a copy: what it may not change, it cannot change by editing in place.
-            await self._hooks.call(self._plan.name, self._plan.on_chunk_added, copied(chunk), lane.ctx)
+        elif lane.watchers:
+            for plan in lane.watchers:
+                await self._watch(plan, chunk, lane)
             await self._pass(lane, chunk, part)
         else:
-            await self._transform(lane, chunk, part, self._plan.on_chunk_added)
+            await self._transform(lane, chunk, part)
 
-    async def _transform(self, lane: Lane, chunk: Chunk, part: Part, hook: Hook) -> None:
-        if not part.text and (part.phase != "delta" or part.id or part.name):
+    async def _transform(self, lane: Lane, chunk: Chunk, part: Part) -> None:
+        plan = self._step.transformer(lane.block.kind)
+        if plan is None or plan.on_chunk_added is None or (not part.text and (part.phase != "delta" or part.id or part.name)):
             await self._pass(lane, chunk, part)
             return
         if not part.text and lane.changed:
             # Citations of a text that was changed point nowhere.
             return
-        result = await self._hooks.call(self._plan.name, hook, chunk, lane.ctx)
-        goes_on = [chunk] if result is None else self._checked_parts(lane, result)
+        if lane.unchecked:
+            await self._pass(lane, chunk, part)
+            return
+        try:
+            result = await self._call(plan, plan.on_chunk_added, chunk, lane.contexts[id(plan)])
+            goes_on = [chunk] if result is None else self._checked_parts(plan, lane, result)
+        except PolicyError as error:
+            self._require_tolerance(plan, plan.on_chunk_added, lane, error)
+            goes_on = await self._recovered(plan, lane, chunk)
         if "".join(read_part(new).text for new in goes_on) != part.text:
             lane.changed = True
             goes_on = [without_side_data(new) for new in goes_on]
         await self._pass_all(lane, goes_on)
 
-    def _checked_parts(self, lane: Lane, chunks: Iterable[Chunk]) -> list[Chunk]:
+    def _checked_parts(self, plan: PolicyPlan, lane: Lane, chunks: Iterable[Chunk]) -> list[Chunk]:
         """Return a hook's chunks as parts of their block, or raise `PolicyError` when one is something else."""
-        checked = self._checked(chunks)
+        checked = self._checked(plan, chunks)
         for chunk in checked:
             kind = read_part(chunk).kind
             if kind not in {None, lane.block.kind} or not chunk.choices or finish_reason_of(chunk) is not None:
-                msg = f"The policy {self._plan.name} put something else than its {lane.block.kind} into a block."
+                msg = f"The policy {plan.name} put something else than its {lane.block.kind} into a block."
                 raise PolicyError(msg)
         return checked
 
-    def _checked(self, chunks: Iterable[Chunk]) -> list[Chunk]:
+    @staticmethod
+    def _checked(plan: PolicyPlan, chunks: Iterable[Chunk]) -> list[Chunk]:
         if isinstance(chunks, str | bytes | dict) or not isinstance(chunks, Iterable):
-            msg = f"The policy {self._plan.name} returned {type(chunks).__name__}, not chunks."
+            msg = f"The policy {plan.name} returned {type(chunks).__name__}, not chunks."
             raise PolicyError(msg)
         checked = list(chunks)
         for chunk in checked:
             if not hasattr(chunk, "choices"):
-                msg = f"The policy {self._plan.name} returned {type(chunk).__name__} where a chunk is expected."
+                msg = f"The policy {plan.name} returned {type(chunk).__name__} where a chunk is expected."
                 raise PolicyError(msg)
         return checked
 
     async def _pass_all(self, lane: Lane, chunks: list[Chunk]) -> None:
         for chunk in chunks:
-            await self._pass(lane, chunk, read_part(chunk))
+            part = read_part(chunk)
+            lane.let_out.append(part.text)
+            await self._pass(lane, chunk, part)
+
+    async def _recovered(self, plan: PolicyPlan, lane: Lane, chunk: Chunk) -> list[Chunk]:
+        """Return what goes on where a rewriting policy failed and errors pass: what it had kept back, and the chunk itself."""
+        if kept := self._kept_back(lane):
+            return kept
+        text = "".join(lane.block.fragments[:-1])
+        if plan.on_block_end is not None and "".join(lane.let_out) != text:
+            try:
+                kept = list(await self._call(plan, plan.on_block_end, lane.block.block(), lane.contexts[id(plan)]) or ())
+                return [*self._checked_parts(plan, lane, kept), chunk]
+            except PolicyError:
+                self._terms.log.note(f"what the policy {plan.name} kept back of a block when it failed may be lost")
+        return [chunk]
+
+    def _kept_back(self, lane: Lane) -> list[Chunk]:
+        """Return the text that the policy had neither changed nor let out when it failed."""
+        text, out = "".join(lane.block.fragments), "".join(lane.let_out)
+        rest = text.removeprefix(out) if text.startswith(out) else ""
+        return [self._terms.make.fragment(lane.block, rest)] if rest else []
 
     async def _pass(self, lane: Lane, chunk: Chunk, part: Part) -> None:
         """Let a chunk go its lane's way: on, or to those that wait."""
@@ -271,25 +318,33 @@ class Answer:
         """End a block: flush, judge, release. `closing` is the provider's own closing chunk, where it has one."""
         block = lane.block.block()
         self._judged_ids.add((block.choice, block.id))
-        self._log.backend_blocks.append(block)
+        if self._records:
+            self._terms.log.backend_blocks.append(block)
         if self.stopped:
             return
         await self._flush(lane, block)
         if closing is not None:
             await self._close_out(lane, block, closing)
-        if lane.handling is None or lane.ctx is None or self._plan.on_block_complete is None:
+        if lane.handling is None or not self._step.judges(block.kind):
             return
         if lane.held and block.kind is BlockKind.TOOL_CALL:
-            lane.judge = self._judges.create_task(self._judge.judge(block, lane.ctx))
+            lane.judge = self._terms.judges.create_task(self._judge.judge(block, lane.contexts))
             return
-        await self._settlement.settle(lane, await self._judge.judge(block, lane.ctx))
+        await self._settlement.settle(lane, await self._judge.judge(block, lane.contexts))
 
     async def _flush(self, lane: Lane, block: Block) -> None:
-        if not isinstance(lane.handling, Transform) or self._plan.on_block_end is None or lane.ctx is None:
+        plan = self._step.transformer(block.kind)
+        if plan is None:
             return
-        kept = await self._hooks.call(self._plan.name, self._plan.on_block_end, block, lane.ctx)
-        if kept is not None:
-            await self._pass_all(lane, self._checked_parts(lane, kept))
+        if plan.on_block_end is not None and not lane.unchecked:
+            try:
+                kept = await self._call(plan, plan.on_block_end, block, lane.contexts[id(plan)])
+                await self._pass_all(lane, self._checked_parts(plan, lane, kept) if kept is not None else [])
+            except PolicyError as error:
+                self._require_tolerance(plan, plan.on_block_end, lane, error)
+                await self._pass_all(lane, self._kept_back(lane))
+        if lane.changed:
+            self._judge.note_change(plan, block)
 
     async def _close_out(self, lane: Lane, block: Block, closing: Chunk) -> None:
         if lane.opening is not None and block.text:
@@ -297,7 +352,7 @@ class Answer:
             return
         if lane.opening is not None:
             opening, lane.opening = lane.opening, None
-            await self._writer.put(opening, read_part(opening))
+            await self._outlet.put(opening, read_part(opening))
         await self._pass(lane, closing, read_part(closing))
 
     # --- the end of the answer -----------------------------------------------------------------------------------------
@@ -321,14 +376,54 @@ class Answer:
             raise BackendError(msg)
 
     async def _last_words(self) -> str:
-        if self._plan.on_stream_complete is None:
-            return ""
-        added = await self._hooks.call(self._plan.name, self._plan.on_stream_complete, self._ctx)
-        chunks = self._checked(added) if added is not None else []
+        added = ""
+        contexts = self._contexts(self._terms.make.plain_text)
+        for plan in self._step.members:
+            if plan.on_stream_complete is not None:
+                try:
+                    added += self._checked_words(plan, await self._call(plan, plan.on_stream_complete, contexts[id(plan)]))
+                except PolicyError as error:
+                    self._require_tolerance(plan, plan.on_stream_complete, None, error)
+        return added
+
+    def _checked_words(self, plan: PolicyPlan, words: Iterable[Chunk] | None) -> str:
+        chunks = self._checked(plan, words) if words is not None else []
         if any(read_part(chunk).kind is not BlockKind.TEXT for chunk in chunks):
-            msg = f"The policy {self._plan.name} may only add text at the end of an answer."
+            msg = f"The policy {plan.name} may only add text at the end of an answer."
             raise PolicyError(msg)
         return "".join(read_part(chunk).text for chunk in chunks)
+
+    # --- hooks ---------------------------------------------------------------------------------------------------------
+
+    def _contexts(self, text: Callable[[str], Chunk]) -> Contexts:
+        ctx = self._terms.ctx
+        return {id(plan): StreamContext.of(ctx, keepalive=keepalive, text=text, owner=plan.owner) for plan in self._step.members}
+
+    async def _call(self, plan: PolicyPlan, hook: Hook, *args: Any) -> Any:  # noqa: ANN401 - what the hook returns
+        """Return what a hook returns. Raises `PolicyError`, also for another `ApiError` that the hook raised."""
+        try:
+            return await self._terms.hooks.call(plan, hook, *args)
+        except PolicyError:
+            raise
+        except ApiError as error:
+            raise PolicyError(error.message, status=error.status, type=error.type, code=error.code) from error
+
+    async def _watch(self, plan: PolicyPlan, chunk: Chunk, lane: Lane) -> None:
+        if plan.on_chunk_added is None or lane.unchecked:
+            return
+        try:
+            # An observer gets a copy: what it may not change, it cannot change by editing in place.
+            await self._call(plan, plan.on_chunk_added, copied(chunk), lane.contexts[id(plan)])
+        except PolicyError as error:
+            self._require_tolerance(plan, plan.on_chunk_added, lane, error)
+
+    def _require_tolerance(self, plan: PolicyPlan, hook: Hook, lane: Lane | None, error: PolicyError) -> None:
+        """Record that a hook failed; raise its error again unless such errors pass."""
+        self._judge.note_failure(plan, hook, lane.block.block() if lane is not None else None, error)
+        if not (plan.passes_errors or self._terms.shadow):
+            raise error
+        if lane is not None:
+            lane.unchecked = True
 
 
 def _is_unknown_event(chunk: Chunk, part: Part) -> bool:

@@ -14,7 +14,7 @@ from luthien_asgi.blocks import BlockKind
 from luthien_asgi.chunks import Chunk, provider_fields, read_part, side_data
 from luthien_asgi.extras import harmless_extras
 
-__all__ = ["copied", "with_extras", "with_text", "without_side_data"]
+__all__ = ["copied", "with_extras", "with_text", "with_usage", "without_side_data"]
 
 _WRITABLE: Final = frozenset({BlockKind.TEXT, BlockKind.REFUSAL, BlockKind.TOOL_CALL})
 
@@ -62,6 +62,14 @@ def with_extras(chunk: Chunk, extras: Mapping[str, Any]) -> Chunk:
     """Return a copy of a chunk with other fields of its provider's own."""
     changed = copied(chunk)
     _set_rider(changed, {**provider_fields(chunk), "openai": extras})
+    return changed
+
+
+def with_usage(chunk: Chunk, usage: Mapping[str, Any], rider: Mapping[str, Any]) -> Chunk:
+    """Return a copy of a chunk that tells another usage, with OpenAI's names, and other fields of its provider's own."""
+    changed = copied(chunk)
+    changed.usage = dict(usage)  # type: ignore[attr-defined]  # a field of LiteLLM's class
+    _set_rider(changed, rider)
     return changed
 
 

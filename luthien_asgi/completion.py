@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from luthien_asgi.backend.protocol import Target
 from luthien_asgi.context import ObservabilityContext, PolicyContext
 from luthien_asgi.disconnect import ClientGoneError
 from luthien_asgi.errors import ApiError, RequestDenied
+from luthien_asgi.escalating import DeskPerson
 from luthien_asgi.executor import PolicyExecutor, as_failure
 from luthien_asgi.formatter import ClientFormatter, FinalBlocks
 from luthien_asgi.opening import BackendOpening
@@ -20,6 +21,7 @@ from luthien_asgi.queues import End, Failed, Terminal
 from luthien_asgi.recorder import Ending, Transaction
 from luthien_asgi.request import ChatRequest, api_of
 from luthien_asgi.responses import send_json
+from luthien_asgi.shadow import Shadows
 from luthien_asgi.telemetry import backend_attributes, report_end
 
 if TYPE_CHECKING:
@@ -43,6 +45,7 @@ class Completion:
     obs: ObservabilityContext
     ending: Ending = "client_disconnected"
     error: ApiError | None = None
+    shadows: Shadows = field(default_factory=Shadows)
 
     async def to_the_end(self) -> None:
         """Run and record. Whatever happens, also cancellation, one end record is written."""
@@ -50,7 +53,19 @@ class Completion:
             await self._watched()
         except asyncio.CancelledError:
             self.ending = "client_disconnected" if self.exchange.connection.gone.is_set() else "shutdown"
+            await self.shadows.ended(0)
             raise
+        finally:
+            self.log.mark("end")
+            if self.shadows.at_work:
+                # The client has its answer and waits for nothing; neither does the next request on its connection.
+                self.exchange.services.after.start(self._record_late())
+            else:
+                await self._record_end()
+
+    async def _record_late(self) -> None:
+        try:
+            await self.shadows.ended(self.exchange.services.settings.total_timeout)
         finally:
             await self._record_end()
 
@@ -81,11 +96,19 @@ class Completion:
 
     async def _answer(self, tasks: asyncio.TaskGroup) -> None:
         exchange, services = self.exchange, self.exchange.services
+        judge = exchange.judge(self.ctx, self.log, self.shadows)
         with self.obs.span("luthien.policy.request"):
-            self.ctx.request = await exchange.policed(self.ctx, self.log)
+            self.ctx.request = await exchange.connection.race(judge.before())
         target = services.backend.target(self.ctx.request.model)
         call = exchange.backend_call(self.ctx.request, target)
-        opening = BackendOpening(services.backend, call, settings=services.settings, log=self.log)
+        opening = BackendOpening(
+            services.backend,
+            call,
+            settings=services.settings,
+            log=self.log,
+            call_for=lambda request: exchange.backend_call(request, services.backend.target(request.model)),
+            verdict=judge.beside if judge.has_concurrent else None,
+        )
         request = self.ctx.request
         about = backend_attributes(provider=target.provider, model=target.name, stream=self.asked.stream, body=request.body)
         with self.obs.span(f"chat {target.name}", about):
@@ -134,11 +157,13 @@ class Completion:
     def _orchestrator(self, *, late: bool = False) -> PolicyOrchestrator:
         exchange, services = self.exchange, self.exchange.services
         executor = PolicyExecutor(
-            plan=services.plan,
+            pipeline=services.pipeline,
             hooks=services.hooks,
             make_chunk=services.backend.make_chunk,
             settings=services.settings,
             wants_blocks=services.recorder.wants_blocks,
+            person=DeskPerson(services.approvals, self.ctx) if services.approvals is not None else None,
+            shadows=self.shadows,
         )
         encoder = exchange.wire.encoder(self.asked, settings=services.settings, id=exchange.id, created=exchange.created)
         final = FinalBlocks(self.log, wanted=services.recorder.wants_blocks)
@@ -152,6 +177,8 @@ class Completion:
         headers["x-luthien-transaction"] = exchange.id
         if self.log.ignored:
             headers["x-luthien-ignored"] = ", ".join(self.log.ignored)
+        if self.log.unchecked:
+            headers["x-luthien-unchecked"] = ", ".join(self.log.unchecked)
         return headers
 
     def _settle(self, terminal: Terminal | None) -> None:
@@ -187,11 +214,12 @@ class Completion:
             _log.exception("the end of transaction %s could not be recorded", end.id)
 
     async def _tell_policy(self) -> None:
-        plan, hooks = self.exchange.services.plan, self.exchange.services.hooks
-        if plan.on_error is None or self.ending in {"completed", "stopped"}:
+        if self.ending in {"completed", "stopped"}:
             return
         error = self.error or ApiError("The client left before the answer ended.", status=499, type="client_disconnected")
-        try:
-            await hooks.call(plan.name, plan.on_error, error, self.ctx)
-        except ApiError:
-            _log.exception("on_error of the policy %s failed", plan.name)
+        for plan in self.exchange.services.pipeline.everybody:
+            if plan.on_error is not None:
+                try:
+                    await self.exchange.services.hooks.call(plan, plan.on_error, error, self.ctx.of_policy(plan.owner))
+                except ApiError:
+                    _log.exception("on_error of the policy %s failed", plan.name)

@@ -22,8 +22,8 @@ from luthien_asgi.backend.models import Deployment, read_deployment
 from luthien_asgi.config_models import read_models
 from luthien_asgi.config_schema import Section
 from luthien_asgi.errors import ConfigError
-from luthien_asgi.hooks import PolicyPlan
 from luthien_asgi.middleware import Paths
+from luthien_asgi.pipeline import Pipeline
 from luthien_asgi.policy import Policy
 from luthien_asgi.recorder import NullRecorder, TransactionRecorder
 from luthien_asgi.settings import Limits, StreamSettings
@@ -155,7 +155,7 @@ def _policy_entry(entry: Section) -> tuple[Policy | None, float | None]:
 
 def _check_plan(section: Section, policy: Policy) -> None:
     try:
-        PolicyPlan.of(policy)
+        Pipeline.of(policy)
     except ConfigError as error:
         section.problem(str(error))
 

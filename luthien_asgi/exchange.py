@@ -11,21 +11,24 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from luthien_asgi.approvals import Approvals
+from luthien_asgi.asking import ModelAsker
 from luthien_asgi.auth import Auth, authenticate, credential_of
 from luthien_asgi.backend.protocol import Backend, BackendCall, Target
 from luthien_asgi.completion import Completion
 from luthien_asgi.context import ObservabilityContext, PolicyContext
 from luthien_asgi.disconnect import ClientConnection, ClientGoneError
-from luthien_asgi.errors import ApiError, RequestDenied, RequestError
+from luthien_asgi.errors import ApiError, RequestError
 from luthien_asgi.executor import as_failure
 from luthien_asgi.extras_gate import gated_error
-from luthien_asgi.hooks import HookCaller, PolicyPlan
+from luthien_asgi.hooks import HookCaller
 from luthien_asgi.orchestrator import Message, Scope, Send
-from luthien_asgi.policy import Deny
-from luthien_asgi.recorder import Begin, Transaction, TransactionRecorder, VerdictRecord
+from luthien_asgi.pipeline import Pipeline
+from luthien_asgi.recorder import Begin, Transaction, TransactionRecorder
 from luthien_asgi.request import ChatRequest, api_of
+from luthien_asgi.request_judging import RequestJudge
 from luthien_asgi.responses import send_error, send_json
 from luthien_asgi.settings import Limits, StreamSettings
+from luthien_asgi.shadow import Shadows
 from luthien_asgi.telemetry import Telemetry
 from luthien_asgi.wire.protocol import WireFormat
 
@@ -42,7 +45,7 @@ _BETA: Final = "beta=true"
 class Services:
     """What the middleware was given; the same for every request."""
 
-    plan: PolicyPlan
+    pipeline: Pipeline
     hooks: HookCaller
     backend: Backend
     recorder: TransactionRecorder
@@ -51,6 +54,8 @@ class Services:
     settings: StreamSettings
     limits: Limits
     approvals: Approvals | None = None
+    after: Shadows = field(default_factory=Shadows)
+    """What goes on when an answer is over: the end of policies in shadow, and the records that wait for it."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -117,7 +122,7 @@ class Exchange:
 
     async def send_error(self, error: ApiError) -> None:
         """Send an error response in the client's format."""
-        error = gated_error(self.services.plan, error)
+        error = gated_error(self.services.pipeline, error)
         headers = self.wire.response_headers(error.headers, request_id=self.id)
         body = self.wire.error_body(error, request_id=headers.get("request-id", self.id))
         if error.wire != api_of(self.wire.name):
@@ -150,34 +155,10 @@ class Exchange:
         marked = self.wire.name == "anthropic" and _BETA in self.scope.get("query_string", b"").decode("latin-1").split("&")
         return BackendCall(request=request, credential=credential, headers=forwarded, query=_BETA if marked else "")
 
-    async def policed(self, ctx: PolicyContext, log: Transaction | None) -> ChatRequest:
-        """Return the request as the policy wants it sent. Raises `RequestDenied`."""
-        plan = self.services.plan
-        if plan.on_request is None:
-            return ctx.request
-        began = time.monotonic()
-        try:
-            said = await self.connection.race(self.services.hooks.call(plan.name, plan.on_request, ctx.request, ctx))
-        except ApiError as error:
-            self._note_request(log, "error", "fail", error.message, began)
-            raise
-        if isinstance(said, Deny):
-            self._note_request(log, "deny", "deny", said.reason, began)
-            raise RequestDenied(said.message)
-        if said is not None and not isinstance(said, ChatRequest):
-            msg = f"The policy {plan.name} returned {type(said).__name__} from on_request, not a request."
-            raise ApiError(msg, status=500)
-        changed = said is not None and said is not ctx.request
-        self._note_request(log, "replace" if changed else "allow", "replace" if changed else "allow", "", began)
-        return said if isinstance(said, ChatRequest) else ctx.request
-
-    def _note_request(self, log: Transaction | None, verdict: str, action: str, reason: str, began: float) -> None:
-        if log is not None:
-            seconds = round(time.monotonic() - began, 6)
-            name = self.services.plan.name
-            log.verdicts.append(
-                VerdictRecord(policy=name, hook="on_request", verdict=verdict, action=action, reason=reason, seconds=seconds)
-            )
+    def judge(self, ctx: PolicyContext, log: Transaction | None, shadows: Shadows | None = None) -> RequestJudge:
+        """Return who asks the policies about a request."""
+        services = self.services
+        return RequestJudge(pipeline=services.pipeline, hooks=services.hooks, ctx=ctx, log=log, shadows=shadows)
 
     # --- counting tokens -----------------------------------------------------------------------------------------------
 
@@ -195,8 +176,8 @@ class Exchange:
 
     async def _counted(self, request: ChatRequest, target: Target, client: str) -> int | Exception:
         try:
-            ctx = PolicyContext(transaction_id=self.id, request=request, client=client)
-            ctx.request = await self.policed(ctx, None)
+            ctx = self._context(request, client, None)
+            ctx.request = await self.connection.race(self.judge(ctx, None).before(everybody=True))
             call = self.backend_call(ctx.request, target)
             async with asyncio.timeout(self.services.settings.first_chunk_timeout):
                 return await self.connection.race(self.services.backend.count_tokens(call))
@@ -215,13 +196,17 @@ class Exchange:
         self._refuse_audio(request)
         log = await self._begin(client, request)
         obs = self._observe(request, target)
-        ctx = PolicyContext(transaction_id=self.id, request=request, client=client)
+        ctx = self._context(request, client, log)
         await Completion(self, request, ctx, target, log, obs).to_the_end()
+
+    def _context(self, request: ChatRequest, client: str, log: Transaction | None) -> PolicyContext:
+        models = ModelAsker(self.services.backend, log)
+        return PolicyContext(transaction_id=self.id, request=request, client=client, _models=models)
 
     def _refuse_audio(self, request: ChatRequest) -> None:
         """Raise `RequestError` for spoken answers under a policy that may alter text: sound cannot be altered with it."""
-        if self.services.plan.alters_text and "audio" in (request.body.get("modalities") or ()):
-            msg = f"The policy {self.services.plan.name} may alter what is written, so the answer cannot be spoken as well."
+        if self.services.pipeline.alters_text and "audio" in (request.body.get("modalities") or ()):
+            msg = f"The policy {self.services.pipeline.name} may alter what is written, so the answer cannot be spoken as well."
             raise RequestError(msg, param="modalities")
 
     async def _begin(self, client: str, request: ChatRequest) -> Transaction:
@@ -250,7 +235,7 @@ class Exchange:
             attributes={
                 "luthien.client.wire": self.wire.name,
                 "luthien.stream": request.stream,
-                "luthien.policy": self.services.plan.name,
+                "luthien.policy": self.services.pipeline.name,
                 "gen_ai.provider.name": target.provider,
                 "gen_ai.request.model": request.model,
             },

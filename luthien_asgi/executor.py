@@ -6,21 +6,28 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, Protocol
 
-from luthien_asgi.answer import Answer
+from luthien_asgi.answers import AnswerSteps
 from luthien_asgi.backend.protocol import BackendStream
-from luthien_asgi.chunks import Chunk, ChunkFactory
+from luthien_asgi.chunks import NO_PART, Chunk, ChunkFactory
 from luthien_asgi.context import ObservabilityContext, PolicyContext
-from luthien_asgi.errors import ApiError, BackendError, BackendTimeout
+from luthien_asgi.errors import ApiError, BackendError, BackendTimeout, PolicyError
 from luthien_asgi.extras_gate import ExtrasGate, gated_error
-from luthien_asgi.hooks import HookCaller, PolicyPlan
+from luthien_asgi.hooks import HookCaller
+from luthien_asgi.judging import Person
+from luthien_asgi.pipeline import Pipeline
 from luthien_asgi.queues import End, Failed, StreamQueue, Terminal
 from luthien_asgi.recorder import Transaction
-from luthien_asgi.request import WireName
+from luthien_asgi.request import ChatRequest, WireName
+from luthien_asgi.samples import Samples, SampleSink, added
 from luthien_asgi.settings import StreamSettings
-from luthien_asgi.writer import AnswerWriter
+from luthien_asgi.settling import Retake
+from luthien_asgi.shadow import Shadows
+from luthien_asgi.terms import Terms
+from luthien_asgi.verdicts import Resample
+from luthien_asgi.writer import ChunkMaker, QueueSink, Sink
 
 __all__ = ["Opening", "PolicyExecutor", "as_failure"]
 
@@ -34,6 +41,10 @@ class Opening(Protocol):
         """Wait for the backend's first event and return the stream, that event included. Raises `ApiError`."""
         ...
 
+    def again(self, request: ChatRequest) -> Opening:
+        """Begin another call in the place of this one. Raises `ApiError` for a request that cannot be sent."""
+        ...
+
     async def aclose(self) -> None:
         """Close the backend's connection, also when it is not open yet. Bounded; may be called twice."""
         ...
@@ -41,14 +52,18 @@ class Opening(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PolicyExecutor:
-    """Runs one policy over answers. Holds configuration only."""
+    """Runs policies over the answer of one transaction, and over those that it drops."""
 
-    plan: PolicyPlan
+    pipeline: Pipeline
     hooks: HookCaller
     make_chunk: ChunkFactory
     settings: StreamSettings
     wants_blocks: bool = True
     """Whether the record keeps the backend's blocks."""
+    person: Person | None = None
+    """Who is asked when a policy escalates."""
+    shadows: Shadows = field(default_factory=Shadows)
+    """What goes on beside the answer, and may outlive it."""
 
     async def process(
         self,
@@ -60,66 +75,127 @@ class PolicyExecutor:
         obs: ObservabilityContext,
         log: Transaction,
     ) -> None:
-        """Put what the policy lets through into `policy_out`, then `End` or `Failed`. The backend is closed when this returns.
+        """Put what the policies let through into `policy_out`, then `End` or `Failed`. The backend is closed when this returns.
 
         Never raises but for cancellation: a failure is the terminal item.
         """
+        run = _Run(self, opening, policy_out, client=client, ctx=ctx, log=log)
         terminal: Terminal = Failed(_internal())
         try:
-            with obs.span("luthien.policy.answer", {"luthien.policy": self.plan.name}):
-                terminal = await self._run(opening, policy_out, client, ctx, log)
+            with obs.span("luthien.policy.answer", {"luthien.policy": self.pipeline.name}):
+                terminal = await run.to_the_end()
         finally:
             # Whatever ended this task, who reads the queue is told: it would wait for ever.
-            policy_out.end(Failed(gated_error(self.plan, terminal.error)) if isinstance(terminal, Failed) else terminal)
-            await opening.aclose()
+            policy_out.end(Failed(gated_error(self.pipeline, terminal.error)) if isinstance(terminal, Failed) else terminal)
+            await run.opening.aclose()
 
-    async def _run(
-        self, opening: Opening, out: StreamQueue[Chunk], client: WireName, ctx: PolicyContext, log: Transaction
-    ) -> Terminal:
-        try:
-            stream = await opening.stream()
-        except Exception as error:
-            return Failed(as_failure(error))
-        writer = AnswerWriter(
-            out,
-            make_chunk=self.make_chunk,
-            fallback_id=ctx.transaction_id,
-            model=ctx.request.model,
-            created=int(time.time()),
-            max_bytes=self.settings.answer_bytes,
+
+class _Run:
+    """One transaction's answer, or answers where policies have some dropped."""
+
+    def __init__(
+        self,
+        executor: PolicyExecutor,
+        opening: Opening,
+        out: StreamQueue[Chunk],
+        *,
+        client: WireName,
+        ctx: PolicyContext,
+        log: Transaction,
+    ) -> None:
+        self._executor = executor
+        self._pipeline = executor.pipeline
+        self._settings = executor.settings
+        self.opening = opening
+        self._client = client
+        self._ctx = ctx
+        self._log = log
+        self._deadline = asyncio.get_running_loop().time() + self._settings.total_timeout
+        self._make = ChunkMaker(
+            executor.make_chunk, fallback_id=ctx.transaction_id, model=ctx.request.model, created=int(time.time())
         )
+        self._adopted = False
+        self._samples = Samples(ctx.request.model, limit=self._settings.resamples)
+        queue = QueueSink(out, max_bytes=self._settings.answer_bytes)
+        self._redrawn = SampleSink(queue, self._samples, holds=self._pipeline.holds_answer, settings=self._settings)
+        self._sink: Sink = self._redrawn if self._pipeline.redraws else queue
+
+    async def to_the_end(self) -> Terminal:
+        while True:
+            try:
+                stream = await self.opening.stream()
+            except Exception as error:
+                return Failed(as_failure(error))
+            outcome = await self._sample(stream)
+            if not isinstance(outcome, Retake):
+                return outcome
+            try:
+                await self._draw_again(outcome)
+            except Exception as error:
+                return Failed(as_failure(error))
+
+    async def _sample(self, stream: BackendStream) -> Terminal | Retake:
+        """Let one answer through all steps."""
         async with asyncio.TaskGroup() as judges:
-            answer = Answer(
-                self.plan,
-                hooks=self.hooks,
-                writer=writer,
-                ctx=ctx,
-                log=log,
-                settings=self.settings,
-                tools_wait=self._tools_wait(client, stream.wire),
-                wants_blocks=self.wants_blocks,
-                judges=judges,
+            steps = AnswerSteps(
+                self._pipeline,
+                self._terms(judges),
+                self._sink,
+                tools_wait=self._client == "anthropic" and stream.wire != "anthropic",
+                start=self._executor.shadows.start,
             )
-            terminal = await self._pump(stream, answer, writer, ExtrasGate(self.plan, log))
-            answer.cancel_judges()
-        log.backend_blocks += answer.partial_blocks()
-        log.backend_blocks.sort(key=lambda block: (block.choice, block.index))
-        return terminal
+            try:
+                outcome = await self._pump(stream, steps, ExtrasGate(self._pipeline, self._log))
+            finally:
+                steps.abandon()
+        self._log.backend_blocks += steps.partial_blocks()
+        self._log.backend_blocks.sort(key=lambda block: (block.choice, block.index))
+        return outcome
 
-    def _tools_wait(self, client: WireName, backend: WireName) -> bool:
-        """Whether tool calls leave at the end of the answer, so that no text ever follows one that has left.
+    def _terms(self, judges: asyncio.TaskGroup) -> Terms:
+        return Terms(
+            hooks=self._executor.hooks,
+            make=self._make,
+            ctx=self._ctx.of_sample(self._samples.dropped, self._samples.model),
+            log=self._log,
+            settings=self._settings,
+            judges=judges,
+            wants_blocks=self._executor.wants_blocks,
+            person=self._executor.person,
+            redraws=self._samples,
+        )
 
-        Always where a policy may put a message before them, and where an Anthropic client's answer comes from the other wire:
-        there text after a tool call is legal, and a history with it would be refused by Anthropic for ever after.
-        """
-        return self.plan.may_speak or (client == "anthropic" and backend != "anthropic")
+    async def _draw_again(self, retake: Retake) -> None:
+        """Drop this answer and ask for another one. Raises `ApiError`."""
+        if self._samples.thinking_left:
+            msg = "The answer was withheld by a policy after its thinking had left."
+            raise PolicyError(msg)
+        verdict, plan = retake.verdict, retake.plan
+        if self._log.usage is None:
+            self._log.note("a dropped answer ended before its provider told what it used: the usage is too low by that")
+        writer = self._samples.model
+        self._samples.drop(plan, verdict, self._log.usage)
+        self._redrawn.drop()
+        policy = plan.name if plan is not None else ""
+        self._log.drop_sample(model=writer, policy=policy, verdict=type(verdict).__name__.lower())
+        request = self._ctx.request
+        if self._samples.model != request.model:
+            request = request.with_model(self._samples.model)
+        if isinstance(verdict, Resample) and verdict.instructions:
+            request = request.with_instructions(verdict.instructions)
+        previous = self.opening
+        await previous.aclose()
+        self.opening = previous.again(request)
 
-    async def _pump(self, stream: BackendStream, answer: Answer, writer: AnswerWriter, gate: ExtrasGate) -> Terminal:
-        total = asyncio.timeout(self.settings.total_timeout)
+    async def _pump(self, stream: BackendStream, steps: AnswerSteps, gate: ExtrasGate) -> Terminal | Retake:
+        total = asyncio.timeout_at(self._deadline)
         try:
             async with total:
-                await self._read(stream, answer, writer, gate)
-                await answer.complete()
+                await self._read(stream, steps, gate)
+                await steps.complete()
+                await self._redrawn.release()
+        except Retake as retake:
+            return retake
         except TimeoutError:
             if not total.expired():
                 return Failed(_internal())
@@ -127,10 +203,11 @@ class PolicyExecutor:
             return Failed(BackendTimeout(msg))
         except Exception as error:
             return Failed(as_failure(error))
+        self._log.usage = added(self._samples.spent, self._log.usage or {}) if self._samples.dropped else self._log.usage
         return End()
 
-    async def _read(self, stream: BackendStream, answer: Answer, writer: AnswerWriter, gate: ExtrasGate) -> None:
-        first = True
+    async def _read(self, stream: BackendStream, answer: AnswerSteps, gate: ExtrasGate) -> None:
+        pass_plain = answer.pass_plain
         take_ready: Callable[[], Chunk | None] = getattr(stream, "take_ready", _nothing)
         while not answer.stopped:
             # What is there already needs no deadline: setting one costs more than all else that is done here for a chunk.
@@ -139,16 +216,16 @@ class PolicyExecutor:
                 chunk = await self._next(stream, answer)
             if chunk is None:
                 return
-            if first and (chunk.choices or chunk.id):
-                writer.adopt(chunk)
-                first = False
-            if not answer.pass_plain(chunk):
-                await answer.take(chunk if gate.open else gate.passed(chunk))
+            if not self._adopted and (chunk.choices or chunk.id):
+                self._make.adopt(chunk)
+                self._adopted = True
+            if not pass_plain(chunk):
+                await answer.take(chunk if gate.open else gate.passed(chunk), NO_PART)
 
-    async def _next(self, stream: BackendStream, answer: Answer) -> Chunk | None:
+    async def _next(self, stream: BackendStream, answer: AnswerSteps) -> Chunk | None:
         """Return the backend's next chunk, or None at the end of its stream. After the finish only the usage is waited for."""
         finished = answer.finished
-        limit = self.settings.usage_timeout if finished else self.settings.stall_timeout
+        limit = self._settings.usage_timeout if finished else self._settings.stall_timeout
         deadline = asyncio.timeout(limit)
         try:
             async with deadline:

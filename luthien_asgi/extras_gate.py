@@ -16,7 +16,7 @@ from luthien_asgi.chunk_edits import copied, with_extras
 from luthien_asgi.chunks import Chunk, Part, delta_field, finish_reason_of, openai_fields, read_part
 from luthien_asgi.errors import ApiError
 from luthien_asgi.extras import BOUND, THINKING_FIELDS, is_harmless, is_terse
-from luthien_asgi.hooks import PolicyPlan
+from luthien_asgi.pipeline import Pipeline
 from luthien_asgi.policy import Hold, Observe
 from luthien_asgi.recorder import Transaction
 
@@ -29,9 +29,9 @@ _NAME: Final = 100
 _THINKING: Final = frozenset({BlockKind.THINKING, BlockKind.REDACTED_THINKING})
 
 
-def gated_error(plan: PolicyPlan, error: ApiError) -> ApiError:
+def gated_error(pipeline: Pipeline, error: ApiError) -> ApiError:
     """Take from a provider's error what could say what a policy in charge did not let be said: Groq quotes the refused call."""
-    if error.raw is not None and any(not isinstance(handling, Observe) for handling in plan.handles.values()):
+    if error.raw is not None and any(not isinstance(handling, Observe) for handling in pipeline.handles.values()):
         error.raw = {name: value for name, value in error.raw.items() if name in _ERROR_FIELDS or is_harmless(name, value)}
     return error
 
@@ -39,14 +39,14 @@ def gated_error(plan: PolicyPlan, error: ApiError) -> ApiError:
 class ExtrasGate:
     """Stands between the backend and one answer. It lets everything pass for a policy that only observes."""
 
-    def __init__(self, plan: PolicyPlan, log: Transaction) -> None:
+    def __init__(self, pipeline: Pipeline, log: Transaction) -> None:
         self._log = log
         self._noted: set[str] = set()
-        in_charge = {kind for kind, handling in plan.handles.items() if not isinstance(handling, Observe)}
+        in_charge = {kind for kind, handling in pipeline.handles.items() if not isinstance(handling, Observe)}
         self.open = not in_charge
         """Whether everything passes: `passed` need not be called."""
         self._thinking = bool(in_charge & _THINKING)
-        self._mute = BlockKind.TEXT in in_charge and not isinstance(plan.handles.get(BlockKind.OTHER), Hold)
+        self._mute = BlockKind.TEXT in in_charge and not isinstance(pipeline.handles.get(BlockKind.OTHER), Hold)
         """Whether audio would say what the policy did not let be written."""
 
     def passed(self, chunk: Chunk) -> Chunk:

@@ -4,7 +4,7 @@
 
     begin:  type, id, at, wire, path, model, stream, client, request
     end:    type, id, at, ending, status, error, sent, decoder, ignored, backend_blocks, final_blocks, verdicts, usage,
-            finish_reasons, timings, notes
+            finish_reasons, samples, calls, unchecked, timings, notes
 
 with the meanings of `luthien_asgi.recorder`'s `Begin` and `End`. A block is `{"kind", "index"}` and, where they have a value,
 `text`, `id`, `name`, `signature`, `choice`, `custom`, `raw`; a verdict is a `VerdictRecord` without its empty texts. All keys of

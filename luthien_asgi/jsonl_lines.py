@@ -18,7 +18,7 @@ from typing import Any, Final, Literal, get_args
 
 from luthien_asgi import jsontext
 from luthien_asgi.blocks import Block
-from luthien_asgi.recorder import Begin, End, VerdictRecord
+from luthien_asgi.recorder import Begin, End, SampleRecord, VerdictRecord
 from luthien_asgi.scrub import scrub, scrub_value
 
 __all__ = ["Content", "Lines", "Mask", "read_transactions"]
@@ -151,7 +151,10 @@ def _end(end: End, view: _View) -> dict[str, Any]:
         "final_blocks": _blocks(end.final_blocks, view.final),
         "verdicts": [_verdict(verdict, view) for verdict in end.verdicts],
         "usage": view.usage(end.usage),
-        "finish_reasons": {str(choice): reason for choice, reason in end.finish_reasons.items()},
+        "finish_reasons": _reasons(end.finish_reasons),
+        "samples": [_sample(sample, view) for sample in end.samples],
+        "calls": [asdict(call) | {"usage": view.usage(call.usage)} for call in end.calls],
+        "unchecked": list(end.unchecked),
         "timings": dict(end.timings),
         "notes": [scrub(note) for note in end.notes],
     }
@@ -160,7 +163,24 @@ def _end(end: End, view: _View) -> dict[str, Any]:
 def _without_content(end: End, note: str) -> dict[str, Any]:
     kept = {"type": "end", "id": end.id, "at": end.at, "ending": end.ending, "status": end.status, "error": None, "sent": None}
     lists: dict[str, Any] = {"ignored": [], "backend_blocks": [], "final_blocks": [], "verdicts": [], "usage": None}
-    return {**kept, "decoder": end.decoder, **lists, "finish_reasons": {}, "timings": {}, "notes": [note]}
+    lists |= {"finish_reasons": {}, "samples": [], "calls": [], "unchecked": list(end.unchecked)}
+    return {**kept, "decoder": end.decoder, **lists, "timings": {}, "notes": [note]}
+
+
+def _reasons(reasons: Mapping[int, str]) -> dict[str, str]:
+    return {str(choice): reason for choice, reason in reasons.items()}
+
+
+def _sample(sample: SampleRecord, view: _View) -> dict[str, Any]:
+    return {
+        "model": view.name(sample.model),
+        "policy": sample.policy,
+        "verdict": sample.verdict,
+        "sent": view.request(sample.sent),
+        "blocks": _blocks(sample.blocks, view.backend),
+        "usage": view.usage(sample.usage),
+        "finish_reasons": _reasons(sample.finish_reasons),
+    }
 
 
 def _error(error: Mapping[str, Any] | None, view: _View) -> dict[str, Any] | None:

@@ -1,19 +1,36 @@
-"""Asks the policy about one block, and settles what is done: the verdict and the enforced action are two things."""
+"""Asks the policies of a step about one block, and settles what is done: the verdict and the enforced action are two things.
+
+Strategy: the tree of policies is walked. Those in turn hear each other's replacements; those at once run beside each other, and
+the verdict that overrules the others is found by rank and place, never by speed. A person is asked when nothing overrules that.
+Records are written at the end, when it is known what was done.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import time
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Final, Protocol
 
-from luthien_asgi import jsontext
 from luthien_asgi.blocks import Block, BlockKind
 from luthien_asgi.context import StreamContext
 from luthien_asgi.errors import ApiError, PolicyError, PolicyTimeout
-from luthien_asgi.hooks import HookCaller, PolicyPlan
-from luthien_asgi.policy import Allow, Deny, Hold, Replace, Stop, Verdict
+from luthien_asgi.hooks import HookCaller
+from luthien_asgi.pipeline import AtOnce, InTurn, Node, Step
+from luthien_asgi.plans import Hook, PolicyPlan
+from luthien_asgi.policy import Hold
 from luthien_asgi.recorder import Transaction, VerdictRecord
+from luthien_asgi.replacements import check_replacement
+from luthien_asgi.verdicts import RANKS, Allow, Defer, Deny, Escalate, Replace, Resample, Stop, Verdict, rank_of
 
-__all__ = ["Judge", "Judgement"]
+__all__ = ["Contexts", "Judge", "Judgement", "Person", "Redraws"]
+
+Contexts = Mapping[int, StreamContext]
+"""The contexts of a step's policies, by the `id` of their plans."""
+
+_FAILED: Final = len(RANKS)
+"""The rank of a failure that ends the answer: no verdict overrules it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,97 +39,269 @@ class Judgement:
 
     action: Verdict
     error: ApiError | None = None
+    warnings: tuple[str, ...] = ()
+    """What the client is told about a call that was let through unchecked."""
+    plan: PolicyPlan | None = None
+    """Whose verdict it is."""
+    otherwise: Judgement | None = None
+    """What holds where a person allows what was escalated."""
+
+    @property
+    def rank(self) -> int:
+        """The place among verdicts; a failure overrules all."""
+        return _FAILED if self.error is not None else rank_of(self.action)
 
 
-_ALLOWED = Judgement(Allow())
+_ALLOWED: Final = Judgement(Allow())
 
 
+class Person(Protocol):
+    """Whoever is asked when a policy escalates."""
+
+    async def decide(self, plan: PolicyPlan, question: Escalate, block: Block) -> tuple[bool, str]:
+        """Return whether the block may go on, and who said so and why."""
+        ...
+
+
+class Redraws(Protocol):
+    """Counts the answers that were dropped."""
+
+    def may(self, plan: PolicyPlan, verdict: Resample | Defer) -> bool:
+        """Tell whether another answer may be asked for because of this verdict."""
+        ...
+
+
+@dataclass(slots=True)
+class _Said:
+    """What one policy said; `action` is known when all have spoken."""
+
+    plan: PolicyPlan
+    hook: str
+    verdict: str
+    reason: str
+    seconds: float
+    action: str = ""
+
+
+@dataclass(slots=True, kw_only=True)
 class Judge:
-    """Calls `on_block_complete` and records what it said."""
+    """Asks `on_block_complete` and records what was said and done."""
 
-    def __init__(self, plan: PolicyPlan, hooks: HookCaller, log: Transaction) -> None:
-        self._plan = plan
-        self._hooks = hooks
-        self._log = log
+    step: Step
+    hooks: HookCaller
+    log: Transaction
+    person: Person | None = None
+    redraws: Redraws | None = None
+    sample: int = 0
+    shadow: bool = False
+    """Nothing is done about what is said: it is recorded, and the block goes on."""
 
-    async def judge(self, block: Block, ctx: StreamContext) -> Judgement:
+    async def judge(self, block: Block, contexts: Contexts) -> Judgement:
         """Return what is done about a block. Never raises but for cancellation: an error is part of the judgement."""
-        hook = self._plan.on_block_complete
-        if hook is None:
-            return _ALLOWED
-        began = time.monotonic()
-        try:
-            verdict = self._checked(block, await self._hooks.call(self._plan.name, hook, block, ctx))
-        except ApiError as error:
-            judgement = self._failed(block, error)
-            said = "timeout" if isinstance(error, PolicyTimeout) else "error"
-            self._record(block, said, judgement, error.message, time.monotonic() - began)
-            return judgement
-        judgement = Judgement(self._enforced(block, verdict))
-        self._record(block, type(verdict).__name__.lower(), judgement, verdict.reason, time.monotonic() - began)
+        inquiry = _Inquiry(self, contexts)
+        found = await inquiry.resolved(await inquiry.ask(self.step.node, block), block)
+        judgement = self._enforced(block, found)
+        done = "fail" if judgement.error is not None else type(judgement.action).__name__.lower()
+        for said in inquiry.said:
+            self._record(block, said, said.action or done)
         return judgement
 
-    def _checked(self, block: Block, verdict: object) -> Verdict:
-        if verdict is None:
-            return Allow()
-        if not isinstance(verdict, Allow | Replace | Deny | Stop):
-            msg = f"The policy {self._plan.name} returned {type(verdict).__name__} from on_block_complete, not a verdict."
-            raise PolicyError(msg)
-        if isinstance(verdict, Replace):
-            self._check_replacement(block, verdict)
-        return verdict
+    def _enforced(self, block: Block, judgement: Judgement) -> Judgement:
+        """Return what is done about a verdict: one that cannot be carried out becomes the next stricter one that can."""
+        if self.shadow:
+            return _ALLOWED
+        action, plan = judgement.action, judgement.plan
+        if judgement.error is None and isinstance(action, Resample | Defer):
+            if self.redraws is not None and plan is not None and self.redraws.may(plan, action):
+                return judgement
+            action = Deny(action.message, action.reason)
+        # A block that is not held has left already: denying it means to stop here.
+        held = isinstance(self.step.handles.get(block.kind), Hold)
+        if isinstance(action, Deny) and not held:
+            action = Stop(action.message, action.reason)
+        return replace(judgement, action=action)
 
-    def _check_replacement(self, block: Block, verdict: Replace) -> None:
-        if not isinstance(self._plan.handles.get(block.kind), Hold):
-            msg = f"The policy {self._plan.name} replaced a {block.kind} block that it does not hold."
-            raise PolicyError(msg)
-        for new in verdict.blocks:
-            writable = new.kind in {BlockKind.TEXT, BlockKind.TOOL_CALL, BlockKind.REFUSAL}
-            if not writable:
-                msg = f"The policy {self._plan.name} replaced a block by one of a kind that only a provider writes."
-                raise PolicyError(msg)
-            if new.kind is BlockKind.TOOL_CALL and not _is_whole_call(new):
-                msg = f"The policy {self._plan.name} replaced a block by a tool call that has no name or no JSON object."
-                raise PolicyError(msg)
+    def note_change(self, plan: PolicyPlan, block: Block) -> None:
+        """Record that a policy rewrote a block as it flowed."""
+        done = "allow" if self.shadow else "replace"
+        self._record(block, _Said(plan, "on_chunk_added", "replace", "", 0.0), done)
 
-    def _enforced(self, block: Block, verdict: Verdict) -> Verdict:
-        """A block that is not held has left already: denying it means to stop here."""
-        if isinstance(verdict, Deny) and not isinstance(self._plan.handles.get(block.kind), Hold):
-            return Stop(verdict.message, verdict.reason)
-        return verdict
+    def note_failure(self, plan: PolicyPlan, hook: Hook, block: Block | None, error: PolicyError) -> None:
+        """Record that a hook failed which gives no verdict."""
+        passes = plan.passes_errors or self.shadow
+        if plan.passes_errors and not self.shadow:
+            self.log.let_through(plan.name)
+        said = "timeout" if isinstance(error, PolicyTimeout) else "error"
+        about = block if block is not None else Block(kind=BlockKind.OTHER)
+        self._record(about, _Said(plan, hook.__name__, said, error.message, 0.0), "allow" if passes else "fail")
 
-    def _failed(self, block: Block, error: ApiError) -> Judgement:
-        """A judge of a held tool call that fails blocks that call and the conversation goes on; anything else ends the answer."""
-        held = isinstance(self._plan.handles.get(block.kind), Hold)
-        if block.kind is BlockKind.TOOL_CALL and held and not isinstance(error, PolicyTimeout):
-            return Judgement(Deny(f"The call of {block.name} was blocked: the policy {self._plan.name} could not check it."))
-        return Judgement(Stop(""), error)
-
-    def _record(self, block: Block, said: str, judgement: Judgement, reason: str, seconds: float) -> None:
-        action = "fail" if judgement.error is not None else type(judgement.action).__name__.lower()
-        self._log.verdicts.append(
+    def _record(self, block: Block, said: _Said, done: str) -> None:
+        self.log.verdicts.append(
             VerdictRecord(
-                policy=self._plan.name,
-                hook="on_block_complete",
-                verdict=said,
-                action=action,
-                reason=reason,
+                policy=said.plan.name,
+                hook=said.hook,
+                verdict=said.verdict,
+                action=done,
+                mode="shadow" if self.shadow else "enforce",
+                reason=said.reason,
                 kind=str(block.kind),
                 choice=block.choice,
                 index=block.index,
                 tool=block.name,
-                seconds=round(seconds, 6),
+                seconds=round(said.seconds, 6),
+                sample=self.sample,
             )
         )
 
 
-def _is_whole_call(block: Block) -> bool:
-    """Tell whether a call that a policy wrote is one that a client can run."""
-    if not block.name:
-        return False
-    if block.custom or not block.text:
-        return True
-    try:
-        return isinstance(jsontext.loads(block.text), dict)
-    except ValueError:
-        return False
+@dataclass(slots=True)
+class _Inquiry:
+    """One block's way through the tree of policies."""
+
+    judge: Judge
+    contexts: Contexts
+    said: list[_Said] = field(default_factory=list)
+
+    async def ask(self, node: Node, block: Block) -> Judgement:
+        if isinstance(node, PolicyPlan):
+            return await self._ask_one(node, block)
+        if isinstance(node, InTurn):
+            return await self._ask_in_turn(node.nodes, block)
+        return await self._ask_at_once(node, block)
+
+    async def resolved(self, judgement: Judgement, block: Block) -> Judgement:
+        """Return a judgement in which nobody has to be asked any more."""
+        while judgement.error is None and isinstance(judgement.action, Escalate) and not self.judge.shadow:
+            judgement = await self._escalated(judgement, judgement.action, block)
+        return judgement
+
+    # --- one policy ---------------------------------------------------------------------------------------------------
+
+    async def _ask_one(self, plan: PolicyPlan, block: Block) -> Judgement:
+        hook = plan.on_block_complete
+        if hook is None or block.kind not in plan.handles:
+            return _ALLOWED
+        began = time.monotonic()
+        try:
+            verdict = _checked(plan, block, await self.judge.hooks.call(plan, hook, block, self.contexts[id(plan)]))
+        except ApiError as error:
+            said = "timeout" if isinstance(error, PolicyTimeout) else "error"
+            self.said.append(_Said(plan, hook.__name__, said, error.message, time.monotonic() - began))
+            return self._failed(plan, block, error)
+        except asyncio.CancelledError:
+            self.said.append(_Said(plan, hook.__name__, "cancelled", "", time.monotonic() - began))
+            raise
+        self.said.append(_Said(plan, hook.__name__, type(verdict).__name__.lower(), verdict.reason, time.monotonic() - began))
+        return Judgement(verdict, plan=plan)
+
+    def _failed(self, plan: PolicyPlan, block: Block, error: ApiError) -> Judgement:
+        """A judge of a held tool call that fails blocks that call and the conversation goes on; anything else ends the answer."""
+        is_call = block.kind is BlockKind.TOOL_CALL
+        if plan.passes_errors and not self.judge.shadow:
+            self.judge.log.let_through(plan.name)
+            warning = f"[The policy {plan.name} could not check the call of {shown_name(block)}: it was let through.]"
+            return Judgement(Allow(), warnings=(warning,) if is_call else (), plan=plan)
+        if is_call and isinstance(plan.handles.get(block.kind), Hold) and not isinstance(error, PolicyTimeout):
+            message = f"The call of {shown_name(block)} was blocked: the policy {plan.name} could not check it."
+            return Judgement(Deny(message), plan=plan)
+        return Judgement(Stop(""), error, plan=plan)
+
+    async def _escalated(self, judgement: Judgement, question: Escalate, block: Block) -> Judgement:
+        plan, person = judgement.plan, self.judge.person
+        if plan is None or person is None:
+            return replace(judgement, action=Deny(question.message, question.reason))
+        began = time.monotonic()
+        allowed, reason = await person.decide(plan, question, block)
+        verdict = "allow" if allowed else "deny"
+        self.said.append(_Said(plan, "approval", verdict, reason, time.monotonic() - began))
+        if not allowed:
+            return replace(judgement, action=Deny(question.message, question.reason))
+        rest = judgement.otherwise or Judgement(Allow(), plan=plan)
+        return replace(rest, warnings=judgement.warnings + rest.warnings)
+
+    # --- several ------------------------------------------------------------------------------------------------------
+
+    async def _ask_in_turn(self, nodes: Sequence[Node], block: Block) -> Judgement:
+        """Ask one after the other; what one replaces is what the next one sees."""
+        blocks, last = [block], _ALLOWED
+        warnings: tuple[str, ...] = ()
+        for node in nodes:
+            heard = [await self.resolved(await self.ask(node, each), each) for each in blocks]
+            warnings = (*warnings, *_warnings(heard))
+            # Equal verdicts: the first block's is heard.
+            worst = max(heard, key=lambda each: each.rank, default=_ALLOWED)
+            if worst.rank > rank_of(Replace):
+                return replace(worst, warnings=warnings)
+            if worst.rank == rank_of(Replace):
+                blocks = [new for old, each in zip(blocks, heard, strict=True) for new in _replaced(old, each)]
+                last = replace(worst, action=Replace(blocks, worst.action.reason))
+        return replace(last, warnings=warnings)
+
+    async def _ask_at_once(self, node: AtOnce, block: Block) -> Judgement:
+        """Ask all; a verdict cancels those that cannot overrule it, so that the outcome is the same however fast each one is."""
+        tasks = [asyncio.create_task(self.ask(each, block)) for each in node.nodes]  # noqa: TID251 - awaited below, whatever happens
+        try:
+            heard = await _heard(tasks, [_strongest(each, block.kind) for each in node.nodes])
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks)
+        warnings = _warnings(heard)
+        below = _ALLOWED
+        for each in sorted(heard, key=lambda judgement: judgement.rank):
+            below = replace(each, warnings=warnings, otherwise=below)
+        return below
+
+
+async def _heard(tasks: Sequence[asyncio.Task[Judgement]], strongest: Sequence[int]) -> list[Judgement]:
+    """Return what matters of what was said, the first of the list last among equals."""
+    pending = set(tasks)
+    while pending:
+        await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+        said = {place: task.result().rank for place, task in enumerate(tasks) if task.done() and not task.cancelled()}
+        best = max(said, key=lambda place: (said[place], -place))
+        pending = {
+            task for place, task in enumerate(tasks) if not task.done() and (strongest[place], -place) > (said[best], -best)
+        }
+    done = [task.result() for task in tasks if task.done() and not task.cancelled()]
+    return done[::-1]
+
+
+def _strongest(node: Node, kind: BlockKind) -> int:
+    """Return the rank of the strongest verdict that can be expected of a node about a kind of block."""
+    if not isinstance(node, PolicyPlan):
+        return max((_strongest(each, kind) for each in node.nodes), default=0)
+    if node.on_block_complete is None or kind not in node.handles:
+        return 0
+    return max(rank_of(verdict) for verdict in node.verdicts)
+
+
+def _warnings(heard: Sequence[Judgement]) -> tuple[str, ...]:
+    return tuple(warning for each in heard for warning in each.warnings)
+
+
+def _replaced(block: Block, judgement: Judgement) -> Sequence[Block]:
+    return judgement.action.blocks if isinstance(judgement.action, Replace) else [block]
+
+
+def _checked(plan: PolicyPlan, block: Block, verdict: object) -> Verdict:
+    if verdict is None:
+        return Allow()
+    if not isinstance(verdict, Verdict):
+        msg = f"The policy {plan.name} returned {type(verdict).__name__} from on_block_complete, not a verdict."
+        raise PolicyError(msg)
+    if type(verdict) not in plan.verdicts:
+        msg = f"The policy {plan.name} returned {type(verdict).__name__}, which its `verdicts` do not name."
+        raise PolicyError(msg)
+    if isinstance(verdict, Replace):
+        check_replacement(plan, block, verdict)
+    return verdict
+
+
+_NAME: Final = 64
+
+
+def shown_name(block: Block) -> str:
+    """Return a tool's name as it may stand in a message: the model wrote it."""
+    name = "".join(letter if letter.isprintable() else "?" for letter in block.name[:_NAME])
+    return name + "…" * (len(block.name) > _NAME)

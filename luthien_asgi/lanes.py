@@ -9,8 +9,8 @@ from typing import Final
 from luthien_asgi.assembler import OpenBlock
 from luthien_asgi.blocks import Block, BlockKind
 from luthien_asgi.chunks import Chunk
-from luthien_asgi.context import StreamContext
-from luthien_asgi.judging import Judgement
+from luthien_asgi.judging import Contexts, Judgement
+from luthien_asgi.plans import PolicyPlan
 from luthien_asgi.policy import Handling, Hold
 
 __all__ = ["THINKING", "Choice", "Lane"]
@@ -26,7 +26,9 @@ class Lane:
     handling: Handling | None
     waits: bool
     """Whether its chunks stay until the end of the answer."""
-    ctx: StreamContext | None = None
+    contexts: Contexts = field(default_factory=dict)
+    watchers: tuple[PolicyPlan, ...] = ()
+    """Policies that see its chunks and do not change them."""
     chunks: list[Chunk] = field(default_factory=list)
     """What is held or waits."""
     opening: Chunk | None = None
@@ -35,6 +37,10 @@ class Lane:
     dropped: bool = False
     changed: bool = False
     """Whether a transforming policy let something else go on than the backend wrote."""
+    let_out: list[str] = field(default_factory=list)
+    """What a transforming policy let go on."""
+    unchecked: bool = False
+    """Whether a policy failed at it whose errors pass: its chunks go on without that policy."""
 
     @property
     def held(self) -> bool:

@@ -14,11 +14,13 @@ from luthien_asgi.approval_routes import OperatorRequest
 from luthien_asgi.approvals import Approvals, check_apart
 from luthien_asgi.auth import Auth
 from luthien_asgi.backend.protocol import Backend
+from luthien_asgi.compose import Composable
 from luthien_asgi.disconnect import ClientConnection
 from luthien_asgi.errors import ApiError, ConfigError
 from luthien_asgi.exchange import Exchange, Services
-from luthien_asgi.hooks import HookCaller, PolicyPlan
-from luthien_asgi.policy import Policy
+from luthien_asgi.hooks import HookCaller
+from luthien_asgi.needs import check_needs
+from luthien_asgi.pipeline import Pipeline
 from luthien_asgi.recorder import NullRecorder, TransactionRecorder
 from luthien_asgi.responses import send_error, send_json
 from luthien_asgi.settings import Limits, StreamSettings
@@ -121,7 +123,7 @@ class LuthienMiddleware:
         app: ASGIApp,
         *,
         backend: Backend,
-        policy: Policy | None = None,
+        policy: Composable | None = None,
         recorder: TransactionRecorder | None = None,
         telemetry: Telemetry | None = None,
         auth: Auth | _Unset | None = _UNSET,
@@ -135,12 +137,13 @@ class LuthienMiddleware:
         paths = paths if paths is not None else Paths()
         with _told():
             self._routes = paths.routes()
-            plan, checked_auth = PolicyPlan.of(policy), _checked_auth(auth, backend)
+            pipeline, checked_auth = Pipeline.of(policy), _checked_auth(auth, backend)
             _check_approvals(approvals, paths, checked_auth)
+            check_needs(pipeline, backend, has_desk=approvals is not None)
         self._approvals = f"{paths.approvals}/" if paths.approvals is not None else None
         self._models = f"{paths.models}/" if paths.models is not None else None
         self._services = Services(
-            plan=plan,
+            pipeline=pipeline,
             hooks=HookCaller(timeout=settings.policy_timeout, threads=settings.policy_threads),
             backend=backend,
             recorder=recorder if recorder is not None else NullRecorder(),
@@ -299,6 +302,7 @@ class _Resources:
         async with self._lock:
             self._open = False
             try:
+                await self._services.after.ended(self._services.settings.drain_timeout)
                 if self._services.approvals is not None:
                     await self._services.approvals.aclose()
                 await self._services.backend.aclose()

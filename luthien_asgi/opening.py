@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Final, Literal, Self
 
 from luthien_asgi.backend.protocol import Backend, BackendCall, BackendStream
@@ -12,7 +12,7 @@ from luthien_asgi.chunks import Chunk, openai_fields, provider_fields, usage_of
 from luthien_asgi.errors import ApiError, BackendError, BackendTimeout
 from luthien_asgi.executor import as_failure
 from luthien_asgi.recorder import Transaction
-from luthien_asgi.request import WireName
+from luthien_asgi.request import ChatRequest, WireName
 from luthien_asgi.settings import StreamSettings
 
 __all__ = ["BackendOpening"]
@@ -21,13 +21,33 @@ __all__ = ["BackendOpening"]
 class BackendOpening:
     """One call of the backend, up to its first event. `run` is the task; everything else may be used beside it."""
 
-    def __init__(self, backend: Backend, call: BackendCall, *, settings: StreamSettings, log: Transaction) -> None:
+    def __init__(
+        self,
+        backend: Backend,
+        call: BackendCall,
+        *,
+        settings: StreamSettings,
+        log: Transaction,
+        call_for: Callable[[ChatRequest], BackendCall] | None = None,
+        verdict: Callable[[], Awaitable[None]] | None = None,
+    ) -> None:
+        """Make a call that has not begun.
+
+        `call_for` returns the call that another request becomes; `verdict` is what is waited for beside this one: nothing comes
+        out before it has ended, and what it raises takes the answer's place.
+        """
+        self._call_for = call_for
+        self._verdict = verdict
+        self._refusal: ApiError | None = None
+        self._cleared = asyncio.Event()
+        self._tasks: asyncio.TaskGroup | None = None
         self._backend = backend
         self._call = call
         self._settings = settings
         self._log = log
         self._ready = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
+        self._judging: asyncio.Task[None] | None = None
         self._stream: BackendStream | None = None
         self._opened: _Opened | None = None
         self.error: ApiError | None = None
@@ -37,7 +57,33 @@ class BackendOpening:
 
     def start(self, tasks: asyncio.TaskGroup) -> None:
         """Begin the call."""
+        self._tasks = tasks
         self._task = tasks.create_task(self._run())
+        if self._verdict is None:
+            self._cleared.set()
+        else:
+            self._judging = tasks.create_task(self._wait_for(self._verdict()))
+
+    def again(self, request: ChatRequest) -> BackendOpening:
+        """Begin another call in the place of this one. Raises `ApiError` for a request that cannot be sent."""
+        if self._tasks is None or self._call_for is None:
+            msg = "a call that has not begun has no other in its place"
+            raise RuntimeError(msg)
+        other = BackendOpening(
+            self._backend, self._call_for(request), settings=self._settings, log=self._log, call_for=self._call_for
+        )
+        other.start(self._tasks)
+        return other
+
+    async def _wait_for(self, verdict: Awaitable[None]) -> None:
+        try:
+            await verdict
+        except Exception as error:
+            self._refusal = as_failure(error)
+            if self._task is not None:
+                self._task.cancel()
+        finally:
+            self._cleared.set()
 
     async def wait(self, limit: float) -> bool:
         """Wait for the first event or the error, at most `limit` seconds; tell whether one of them is there."""
@@ -57,14 +103,29 @@ class BackendOpening:
 
     async def aclose(self) -> None:
         """Give the call up, or close the stream's connection. Bounded by `close_timeout`, twice is once."""
-        if self._task is not None and not self._task.done():
-            self._task.cancel()
-            await asyncio.wait({self._task}, timeout=self._settings.close_timeout)
+        at_work = {task for task in (self._task, self._judging) if task is not None and not task.done()}
+        for task in at_work:
+            task.cancel()
+        if at_work:
+            await asyncio.wait(at_work, timeout=self._settings.close_timeout)
         stream, self._stream = self._stream, None
         if stream is not None:
             await stream.aclose()
 
     async def _run(self) -> None:
+        try:
+            await self._answered()
+            await self._cleared.wait()
+        except asyncio.CancelledError:
+            if self._refusal is None:
+                raise
+        finally:
+            self.error = self._refusal or self.error
+            if self.error is not None:
+                self._opened = None
+            self._ready.set()
+
+    async def _answered(self) -> None:
         try:
             await self._open()
         except TimeoutError:
@@ -75,8 +136,6 @@ class BackendOpening:
             self.error = as_failure(error)
             # An error that is the first event of a 200 is sent as a status, with the headers that came before it.
             self.error.headers = {**self.headers, **self.error.headers}
-        finally:
-            self._ready.set()
 
     async def _open(self) -> None:
         self._log.mark("backend_called")

@@ -8,7 +8,7 @@ from luthien_asgi.assembler import OpenBlock
 from luthien_asgi.blocks import Block, BlockKind
 from luthien_asgi.chunks import Chunk, Part, read_part
 from luthien_asgi.lanes import THINKING, Choice, Lane
-from luthien_asgi.writer import AnswerWriter
+from luthien_asgi.writer import ChunkMaker, Sink
 
 __all__ = ["Outlet", "is_visible"]
 
@@ -21,8 +21,10 @@ def is_visible(block: OpenBlock, part: Part) -> bool:
 class Outlet:
     """Sends chunks on and remembers what each choice has said to the client."""
 
-    def __init__(self, writer: AnswerWriter) -> None:
-        self._writer = writer
+    def __init__(self, make: ChunkMaker, sink: Sink) -> None:
+        self._make = make
+        self.put = sink.put
+        self.offer = sink.offer
         self.choices: dict[int, Choice] = {}
 
     def choice(self, index: int) -> Choice:
@@ -35,12 +37,12 @@ class Outlet:
         """Send a chunk of a block on, after its lane's opening if that has not left."""
         if lane is not None and lane.opening is not None and (part.text or part.event is not None):
             opening, lane.opening = lane.opening, None
-            await self._writer.put(opening, read_part(opening))
+            await self.put(opening, read_part(opening))
         choice = self.choice(block.choice)
         if is_visible(block, part):
             choice.spoke = True
             choice.text_sent = choice.text_sent or block.kind in {BlockKind.TEXT, BlockKind.REFUSAL}
-        await self._writer.put(chunk, part)
+        await self.put(chunk, part)
 
     async def write(self, choice: int, blocks: Iterable[Block]) -> None:
         """Write blocks of a policy's own; a text that follows another stands apart from it."""
@@ -50,7 +52,8 @@ class Outlet:
             new = block.with_text("\n\n" + block.text) if apart else block
             state.spoke = state.spoke or bool(block.text or block.name)
             state.text_sent = state.text_sent or block.kind is BlockKind.TEXT
-            await self._writer.put_all(self._writer.whole(new, choice))
+            for chunk in self._make.whole(new, choice):
+                await self.put(chunk, read_part(chunk))
 
     async def say(self, choice: int, message: str) -> None:
         """Write a message as a text block; an empty one is none."""

@@ -7,12 +7,13 @@ opinion". One policy object serves all requests at once: its fields are configur
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeVar
 
 from luthien_asgi.blocks import Block, BlockKind
 from luthien_asgi.chunks import Chunk
+from luthien_asgi.verdicts import Allow, Defer, Deny, Escalate, Replace, Resample, Stop, Verdict
 
 if TYPE_CHECKING:
     from luthien_asgi.context import PolicyContext, StreamContext
@@ -21,12 +22,15 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Allow",
+    "Defer",
     "Deny",
+    "Escalate",
     "Handling",
     "Hold",
     "Observe",
     "Policy",
     "Replace",
+    "Resample",
     "Stop",
     "Transform",
     "Verdict",
@@ -52,39 +56,6 @@ class Hold:
 Handling = Observe | Transform | Hold
 
 
-@dataclass(frozen=True, slots=True)
-class Allow:
-    """The block goes on as it came."""
-
-    reason: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Replace:
-    """These blocks go on instead. Only for a kind that is held."""
-
-    blocks: Sequence[Block]
-    reason: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Deny:
-    """The block does not reach the client, which sees `message` as text. From `on_request`: the request is refused with a 403."""
-
-    message: str
-    reason: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Stop:
-    """The answer ends here; the client sees `message` as text. What came before has left."""
-
-    message: str
-    reason: str = ""
-
-
-Verdict = Allow | Replace | Deny | Stop
-
 _Hook = TypeVar("_Hook", bound=Callable[..., Any])
 _BLOCKING: Final = "__luthien_blocking__"
 
@@ -109,6 +80,17 @@ class Policy:
 
     handles: ClassVar[Mapping[BlockKind, Handling]] = {}
     """How each kind of block is handled. Kinds that are not named pass by without a hook being called."""
+
+    verdicts: Collection[type[Verdict]] = (Allow, Replace, Deny, Stop)
+    """What `on_block_complete` may return; anything else is an error. A policy that names fewer costs less and goes together with
+    more others; one that names `Resample` or `Defer` has the whole answer held until its last block is judged."""
+
+    rest: bool = False
+    """With `Resample` or `Defer`: text leaves as it comes, and only what has not left (tool calls) is taken from the new answer.
+    Where thinking has left, the calls are denied instead: those of one answer do not go with the thinking of another."""
+
+    asks: Sequence[str] = ()
+    """The models of the configuration that the policy asks or defers to; one that is not there is refused at the start."""
 
     def on_request(
         self, request: ChatRequest, ctx: PolicyContext

@@ -19,7 +19,9 @@ __all__ = [
     "End",
     "Ending",
     "MemoryRecorder",
+    "ModelCall",
     "NullRecorder",
+    "SampleRecord",
     "Transaction",
     "TransactionRecorder",
     "VerdictRecord",
@@ -53,17 +55,50 @@ class VerdictRecord:
 
     policy: str
     hook: str
+    """The hook's name, or `approval` for what a person decided."""
     verdict: str
-    """`allow`, `replace`, `deny`, `stop`, `error` or `timeout`."""
+    """`allow`, `replace`, `resample`, `defer`, `escalate`, `deny`, `stop`, `error`, `timeout`, or `cancelled`: another policy's
+    verdict made this one's needless."""
     action: str
-    """What was enforced: `allow`, `replace`, `deny`, `stop` or `fail`."""
+    """What was done about the block, whoever wanted it: `allow`, `replace`, `resample`, `defer`, `deny`, `stop` or `fail`."""
+    mode: str = "enforce"
+    """`enforce`, or `shadow`: nothing was done because of this policy."""
     reason: str = ""
     kind: str = ""
     choice: int = 0
     index: int = 0
     tool: str = ""
     seconds: float = 0.0
-    """How long the hook took."""
+    """How long the hook, or the person, took."""
+    sample: int = 0
+    """Which of the transaction's answers it was about, from 0."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SampleRecord:
+    """An answer that a policy had dropped: the client got nothing of it, or nothing but its text (`Policy.rest`)."""
+
+    model: str
+    """Who wrote it, as the configuration names it."""
+    policy: str
+    verdict: str
+    """`resample` or `defer`."""
+    sent: Mapping[str, Any] | None
+    blocks: Sequence[Block]
+    usage: Mapping[str, Any] | None
+    finish_reasons: Mapping[int, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelCall:
+    """A call of a model by a policy."""
+
+    policy: str
+    model: str
+    usage: Mapping[str, Any] | None
+    seconds: float
+    error: str = ""
+    """The type of what went wrong, never its message."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,8 +122,15 @@ class End:
     final_blocks: Sequence[Block]
     verdicts: Sequence[VerdictRecord]
     usage: Mapping[str, Any] | None
+    """What the client was told: of all samples together."""
     finish_reasons: Mapping[int, str]
     """By choice, in OpenAI's words, as the backend said them."""
+    samples: Sequence[SampleRecord] = ()
+    """Answers that were dropped before the one of `backend_blocks`, in their order."""
+    calls: Sequence[ModelCall] = ()
+    """What policies asked models; their usage is not in `usage`."""
+    unchecked: Sequence[str] = ()
+    """Policies that failed, and whose setting `on_error: pass` let through what they had not checked."""
     timings: Mapping[str, float]
     """Seconds since the transaction's begin: `backend_called`, `first_chunk`, `first_byte`, `backend_finished`, `end`."""
     notes: Sequence[str]
@@ -109,6 +151,9 @@ class Transaction:
     verdicts: list[VerdictRecord] = field(default_factory=list)
     usage: Mapping[str, Any] | None = None
     finish_reasons: dict[int, str] = field(default_factory=dict)
+    samples: list[SampleRecord] = field(default_factory=list)
+    calls: list[ModelCall] = field(default_factory=list)
+    unchecked: list[str] = field(default_factory=list)
     timings: dict[str, float] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     status: int = 0
@@ -121,6 +166,28 @@ class Transaction:
         """Add a remark, once."""
         if text not in self.notes:
             self.notes.append(text)
+
+    def let_through(self, policy: str) -> None:
+        """Note that something was let through which a policy failed to check."""
+        if policy not in self.unchecked:
+            self.unchecked.append(policy)
+
+    def drop_sample(self, *, model: str, policy: str, verdict: str) -> None:
+        """Put what is known of this answer aside: another one is asked for."""
+        self.samples.append(
+            SampleRecord(
+                model=model,
+                policy=policy,
+                verdict=verdict,
+                sent=self.sent,
+                blocks=tuple(self.backend_blocks),
+                usage=self.usage,
+                finish_reasons=dict(self.finish_reasons),
+            )
+        )
+        self.backend_blocks.clear()
+        self.finish_reasons.clear()
+        self.usage = None
 
     def end(self, ending: Ending, error: Mapping[str, Any] | None = None) -> End:
         """Return the record of the transaction's end."""
@@ -139,6 +206,9 @@ class Transaction:
             verdicts=tuple(self.verdicts),
             usage=self.usage,
             finish_reasons=dict(self.finish_reasons),
+            samples=tuple(self.samples),
+            calls=tuple(self.calls),
+            unchecked=tuple(self.unchecked),
             timings=dict(self.timings),
             notes=tuple(self.notes),
         )

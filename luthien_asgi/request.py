@@ -105,6 +105,16 @@ class ChatRequest:
         """Return the request for another model."""
         return self.with_field("model", name)
 
+    def with_instructions(self, text: str) -> Self:
+        """Return the request with something more that the model is told, after the conversation or beside the system prompt."""
+        if self.wire == "openai":
+            return self.with_field("messages", [*self.body.get("messages", ()), {"role": "system", "content": text}])
+        name = "system" if self.wire == "anthropic" else "instructions"
+        given = self.body.get(name)
+        if isinstance(given, list):
+            return self.with_field(name, [*given, {"type": "text", "text": text}])
+        return self.with_field(name, f"{given}\n\n{text}" if given else text)
+
 
 def _whole(value: Any) -> int | None:  # noqa: ANN401 - JSON
     return value if isinstance(value, int) and not isinstance(value, bool) else None

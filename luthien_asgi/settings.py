@@ -47,6 +47,8 @@ class StreamSettings:
     """Content of one whole answer: what a client that does not stream makes us keep."""
     policy_threads: int = 8
     """Threads for hooks marked `@blocking`, for all transactions together."""
+    resamples: int = 8
+    """Answers of one transaction that policies may have dropped (`Resample`, `Defer`), all policies together."""
     openai_ping: Literal["comment", "chunk", "off"] = "comment"
     """Shape of the keepalive frame for OpenAI clients: a comment line is the only one that every SDK ignores."""
     empty_notice: str = "[The answer was removed by a policy.]"

@@ -9,27 +9,35 @@ from __future__ import annotations
 from luthien_asgi.blocks import Block, BlockKind
 from luthien_asgi.chunks import Chunk, Part, content_size, read_part
 from luthien_asgi.errors import PolicyError, QueueFullError
-from luthien_asgi.hooks import PolicyPlan
 from luthien_asgi.judging import Judgement
 from luthien_asgi.lanes import THINKING, Choice, Lane
 from luthien_asgi.outlet import Outlet
-from luthien_asgi.policy import Allow, Deny, Replace, Stop
+from luthien_asgi.pipeline import Step
+from luthien_asgi.plans import PolicyPlan
 from luthien_asgi.recorder import Transaction
 from luthien_asgi.settings import StreamSettings
-from luthien_asgi.writer import AnswerWriter
+from luthien_asgi.verdicts import Allow, Defer, Deny, Replace, Resample, Stop
+from luthien_asgi.writer import ChunkMaker
 
-__all__ = ["Settlement"]
+__all__ = ["Retake", "Settlement"]
+
+
+class Retake(Exception):
+    """Another answer is to be asked for, because of a verdict."""
+
+    def __init__(self, plan: PolicyPlan | None, verdict: Resample | Defer) -> None:
+        super().__init__(verdict)
+        self.plan = plan
+        self.verdict = verdict
 
 
 class Settlement:
     """Holds what waits for a verdict, and does what the verdict says."""
 
-    def __init__(
-        self, plan: PolicyPlan, *, outlet: Outlet, writer: AnswerWriter, log: Transaction, settings: StreamSettings
-    ) -> None:
-        self._plan = plan
+    def __init__(self, step: Step, *, outlet: Outlet, make: ChunkMaker, log: Transaction, settings: StreamSettings) -> None:
+        self._step = step
         self._outlet = outlet
-        self._writer = writer
+        self._make = make
         self._log = log
         self._settings = settings
         self._held_bytes = 0
@@ -52,6 +60,8 @@ class Settlement:
         if isinstance(action, Allow):
             if lane.held:
                 await self._release(lane)
+        elif isinstance(action, Resample | Defer):
+            raise Retake(judgement.plan, action)
         elif isinstance(action, Replace):
             self._discard(lane)
             await self._outlet.write(lane.block.choice, action.blocks)
@@ -59,7 +69,7 @@ class Settlement:
             self._discard(lane)
             await self._outlet.say(lane.block.choice, action.message)
             self._outlet.choice(lane.block.choice).thinking_denied |= lane.block.kind in THINKING
-        else:
+        elif isinstance(action, Stop):
             await self._stop(lane.block.choice, action)
 
     async def settle_calls(self) -> None:
@@ -84,8 +94,8 @@ class Settlement:
         if choice.said and not choice.spoke:
             self._log.note("the policy emptied the answer: the client got the notice text")
             await self._outlet.say(choice.index, self._settings.empty_notice)
-        finish = self._writer.finish(choice.index, "stop") if self.stopped or choice.finish is None else choice.finish
-        await self._writer.put(finish, read_part(finish))
+        finish = self._make.finish(choice.index, "stop") if self.stopped or choice.finish is None else choice.finish
+        await self._outlet.put(finish, read_part(finish))
 
     def cancel_judges(self) -> None:
         """Stop the judges that are still at work: nobody waits for their verdict any more."""
@@ -93,6 +103,13 @@ class Settlement:
             for lane in choice.waiting:
                 if lane.judge is not None:
                     lane.judge.cancel()
+
+    def halt(self) -> None:
+        """Let nothing go that waits: the answer has ended."""
+        self.stopped = True
+        self.cancel_judges()
+        for state in self._outlet.choices.values():
+            state.waiting.clear()
 
     # --- blocks -------------------------------------------------------------------------------------------------------
 
@@ -111,10 +128,7 @@ class Settlement:
 
     async def _stop(self, choice: int, verdict: Stop) -> None:
         """End the answer: nothing that waits leaves any more."""
-        self.stopped = True
-        self.cancel_judges()
-        for state in self._outlet.choices.values():
-            state.waiting.clear()
+        self.halt()
         await self._outlet.say(choice, verdict.message)
 
     # --- tool calls -----------------------------------------------------------------------------------------------------
@@ -123,7 +137,7 @@ class Settlement:
         if lane.judge is not None:
             return await lane.judge
         if lane.held:
-            msg = f"The policy {self._plan.name} was not asked about a tool call that it holds."
+            msg = f"The policy {self._step.name} was not asked about a tool call that it holds."
             raise PolicyError(msg)
         return Judgement(Allow())
 
@@ -131,15 +145,19 @@ class Settlement:
         action = judgement.action
         if choice.thinking_denied:
             self._discard(lane)
-        elif isinstance(action, Allow):
+            return
+        choice.messages += [Block(kind=BlockKind.TEXT, text=warning) for warning in judgement.warnings]
+        if isinstance(action, Allow):
             surviving.append(lane)
+        elif isinstance(action, Resample | Defer):
+            raise Retake(judgement.plan, action)
         elif isinstance(action, Stop):
             await self._stop(choice.index, action)
             surviving.clear()
         elif isinstance(action, Deny):
             self._discard(lane)
-            choice.messages.append(Block(kind=BlockKind.TEXT, text=action.message))
-        else:
+            choice.messages += [Block(kind=BlockKind.TEXT, text=action.message)] if action.message else []
+        elif isinstance(action, Replace):
             self._replace_call(choice, lane, action, surviving)
 
     def _replace_call(self, choice: Choice, lane: Lane, action: Replace, surviving: list[Lane]) -> None:
@@ -148,5 +166,5 @@ class Settlement:
         calls = [block for block in action.blocks if block.kind is BlockKind.TOOL_CALL]
         choice.messages += [block for block in action.blocks if block.kind is not BlockKind.TOOL_CALL]
         for call in calls:
-            chunks = self._writer.whole(call, choice.index)
+            chunks = self._make.whole(call, choice.index)
             surviving.append(Lane(lane.block, None, waits=True, chunks=chunks))

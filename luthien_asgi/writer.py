@@ -3,42 +3,39 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Protocol
 
 from luthien_asgi.assembler import OpenBlock
 from luthien_asgi.blocks import Block, BlockKind
-from luthien_asgi.chunks import Chunk, ChunkFactory, Part, content_size, read_part, text_size
+from luthien_asgi.chunks import Chunk, ChunkFactory, Part, content_size, text_size
 from luthien_asgi.errors import BackendError, PolicyError
 from luthien_asgi.queues import StreamQueue
 
-__all__ = ["AnswerWriter"]
+__all__ = ["ChunkMaker", "QueueSink", "Sink", "is_of_a_policy"]
 
 
-class AnswerWriter:
-    """The one place that puts chunks into `policy_out`.
+class Sink(Protocol):
+    """Where chunks go: the next step's answer, or the queue to the client."""
 
-    Chunks of its own making carry the identity of the stream, or the transaction's where the backend has not given one yet.
-    """
+    async def put(self, chunk: Chunk, part: Part) -> None:
+        """Send a chunk on; `part` is what it says. Raises `ApiError` for what cannot go on."""
+        ...
 
-    def __init__(
-        self, out: StreamQueue[Chunk], *, make_chunk: ChunkFactory, fallback_id: str, model: str, created: int, max_bytes: int
-    ) -> None:
+    def offer(self, chunk: Chunk, text: str) -> bool:
+        """Send a chunk that holds nothing but text on if that can be done at once; tell whether it was."""
+        ...
+
+
+class QueueSink:
+    """Puts chunks into `policy_out`, and bounds the answer as a whole."""
+
+    def __init__(self, out: StreamQueue[Chunk], *, max_bytes: int) -> None:
         self._out = out
-        self._make_chunk = make_chunk
-        self._identity = {"id": fallback_id, "created": created, "model": model}
-        self._made = 0
         self._size = 0
         self._max_bytes = max_bytes
 
-    def adopt(self, chunk: Chunk) -> None:
-        """Take the identity of the backend's stream from its first chunk."""
-        if chunk.id:
-            self._identity["id"] = chunk.id
-            self._identity["created"] = chunk.created
-        self._identity["model"] = chunk.model or self._identity["model"]
-
     async def put(self, chunk: Chunk, part: Part) -> None:
-        """Send a chunk on; `part` is what it says. Raises `QueueFullError`, and `BackendError` beyond `max_bytes`."""
+        """Send a chunk on. Raises `QueueFullError`, and `BackendError` beyond `max_bytes`."""
         size = content_size(part, chunk)
         self._size += size
         if self._size > self._max_bytes:
@@ -54,6 +51,25 @@ class AnswerWriter:
             return False
         self._size += size
         return True
+
+
+class ChunkMaker:
+    """Makes chunks with the identity of the stream, or the transaction's where the backend has not given one yet.
+
+    One for all steps of a transaction: the blocks that policies write have numbers of their own, and none has another's.
+    """
+
+    def __init__(self, make_chunk: ChunkFactory, *, fallback_id: str, model: str, created: int) -> None:
+        self._make_chunk = make_chunk
+        self._identity = {"id": fallback_id, "created": created, "model": model}
+        self._made = 0
+
+    def adopt(self, chunk: Chunk) -> None:
+        """Take the identity of the backend's stream from its first chunk."""
+        if chunk.id:
+            self._identity["id"] = chunk.id
+            self._identity["created"] = chunk.created
+        self._identity["model"] = chunk.model or self._identity["model"]
 
     def fragment(self, block: OpenBlock, text: str) -> Chunk:
         """Return a chunk with more of a block that is being written. Raises `PolicyError` for thinking and other kinds."""
@@ -87,11 +103,6 @@ class AnswerWriter:
             self._chunk(choice, {}, {**rider, "phase": "close"}),
         ]
 
-    async def put_all(self, chunks: list[Chunk]) -> None:
-        """Send chunks on."""
-        for chunk in chunks:
-            await self.put(chunk, read_part(chunk))
-
     def _chunk(
         self, choice: int, delta: dict[str, Any], rider: Mapping[str, Any] | None, *, finish_reason: str | None = None
     ) -> Chunk:
@@ -102,6 +113,11 @@ class AnswerWriter:
         if rider is not None:
             data["provider_specific_fields"] = dict(rider)
         return self._make_chunk(data)
+
+
+def is_of_a_policy(part: Part) -> bool:
+    """Tell whether a chunk is of a block that a policy wrote: their numbers are negative."""
+    return part.source is not None and part.source < 0
 
 
 def _delta(block: OpenBlock, text: str) -> dict[str, Any]:

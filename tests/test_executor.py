@@ -18,7 +18,8 @@ from luthien_asgi.chunks import Chunk, finish_reason_of, provider_fields, read_p
 from luthien_asgi.context import NullObservability, PolicyContext, StreamContext
 from luthien_asgi.errors import ApiError, BackendError, BackendTimeout, PolicyError, PolicyTimeout, QueueFullError
 from luthien_asgi.executor import PolicyExecutor
-from luthien_asgi.hooks import HookCaller, PolicyPlan
+from luthien_asgi.hooks import HookCaller
+from luthien_asgi.pipeline import Pipeline
 from luthien_asgi.policies import ReplaceText
 from luthien_asgi.policy import Allow, Deny, Hold, Observe, Policy, Replace, Stop, Transform, Verdict
 from luthien_asgi.queues import End, Failed, StreamQueue, Terminal
@@ -164,7 +165,7 @@ async def run(
     log = Transaction(begin)
     hooks = HookCaller(timeout=settings.policy_timeout, threads=2)
     executor = PolicyExecutor(
-        plan=PolicyPlan.of(policy), hooks=hooks, make_chunk=build, settings=settings, wants_blocks=wants_blocks
+        pipeline=Pipeline.of(policy), hooks=hooks, make_chunk=build, settings=settings, wants_blocks=wants_blocks
     )
     ctx = PolicyContext(transaction_id="t1", request=request)
     out: list[Chunk] = []
@@ -327,12 +328,12 @@ class Verdicts(Policy):
     handles: ClassVar = dict.fromkeys(BlockKind, Hold())
 
     def __init__(self, verdicts: Mapping[str, Any]) -> None:
-        self.verdicts = verdicts
+        self.said = verdicts
         self.seen: list[str] = []
 
     def on_block_complete(self, block: Block, ctx: StreamContext) -> Verdict | None:
         self.seen.append(block.name or block.text or block.signature)
-        said = self.verdicts.get(block.name or block.text)
+        said = self.said.get(block.name or block.text)
         if isinstance(said, Exception):
             raise said
         return said

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import threading
 from typing import Any, ClassVar
 
@@ -10,7 +11,8 @@ import pytest
 
 from luthien_asgi.blocks import BlockKind
 from luthien_asgi.errors import BackendError, ConfigError, PolicyError, PolicyTimeout
-from luthien_asgi.hooks import HookCaller, PolicyPlan, _beater, keepalive
+from luthien_asgi.hooks import HookCaller, _beater, keepalive
+from luthien_asgi.plans import PolicyPlan
 from luthien_asgi.policy import Hold, Observe, Policy, Transform, blocking
 
 
@@ -61,7 +63,7 @@ def test_a_declaration_that_cannot_be_kept_is_refused_when_loaded(policy: Policy
 async def call(hook: Any, *args: Any, limit: float = 5.0) -> Any:
     caller = HookCaller(timeout=limit, threads=2)
     try:
-        return await caller.call("P", hook, *args)
+        return await caller.call(dataclasses.replace(PolicyPlan.of(None), name="P"), hook, *args)
     finally:
         caller.close()
 

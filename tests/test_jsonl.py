@@ -175,7 +175,7 @@ async def test_an_end_is_in_the_file_after_aclose_with_all_its_keys(path: Path) 
     assert (first["type"], first["id"], line["id"]) == ("begin", "t1", "t1")
     assert list(line) == [
         *["type", "id", "at", "ending", "status", "error", "sent", "decoder", "ignored", "backend_blocks", "final_blocks"],
-        *["verdicts", "usage", "finish_reasons", "timings", "notes"],
+        *["verdicts", "usage", "finish_reasons", "samples", "calls", "unchecked", "timings", "notes"],
     ]
     assert line["error"] == {"type": "api_error", "message": f"{CANARY} Bearer [redacted]", "code": None}
     assert line["sent"] == dict(recorded.sent or {})
@@ -186,7 +186,7 @@ async def test_an_end_is_in_the_file_after_aclose_with_all_its_keys(path: Path) 
     ]
     assert line["verdicts"] == [
         {"policy": "P", "hook": "on_block_complete", "verdict": "deny", "action": "deny", "reason": CANARY, "kind": "tool_call"}
-        | {"choice": 0, "index": 0, "tool": "run", "seconds": 0.0}
+        | {"choice": 0, "index": 0, "tool": "run", "seconds": 0.0, "mode": "enforce", "sample": 0}
     ]
     assert (line["finish_reasons"], line["ignored"], line["notes"]) == (
         {"0": "tool_calls"},
@@ -200,7 +200,7 @@ async def test_an_empty_end_has_every_key_too(path: Path) -> None:
     async with recording(path) as recorder:
         await recorder.end(end(ending="client_disconnected"))
     (line,) = lines(path)
-    assert len(line) == 16
+    assert len(line) == 19
     assert (line["error"], line["sent"], line["usage"], line["backend_blocks"]) == (None, None, None, [])
 
 
@@ -760,7 +760,7 @@ async def test_an_end_that_is_not_json_is_written_without_its_content(path: Path
             await recorder.end(end(usage={CANARY: object()}))
     (line,) = lines(path)
     assert (line["type"], line["id"], line["ending"], line["usage"]) == ("end", "t1", "completed", None)
-    assert len(line) == 16
+    assert len(line) == 19
     assert "TypeError" in line["notes"][0]
     assert CANARY not in caplog.text + json.dumps(line)
 

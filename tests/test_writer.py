@@ -7,15 +7,13 @@ import pytest
 from luthien_asgi.assembler import OpenBlock
 from luthien_asgi.backend.chunks import build
 from luthien_asgi.blocks import Block, BlockKind
-from luthien_asgi.chunks import Chunk, finish_reason_of, has_role, read_part
+from luthien_asgi.chunks import finish_reason_of, has_role, read_part
 from luthien_asgi.errors import PolicyError
-from luthien_asgi.queues import StreamQueue
-from luthien_asgi.writer import AnswerWriter
+from luthien_asgi.writer import ChunkMaker
 
 
-def make() -> AnswerWriter:
-    queue: StreamQueue[Chunk] = StreamQueue(max_items=10, max_bytes=1000, timeout=1)
-    return AnswerWriter(queue, make_chunk=build, fallback_id="t1", model="asked", created=5, max_bytes=10_000)
+def make() -> ChunkMaker:
+    return ChunkMaker(build, fallback_id="t1", model="asked", created=5)
 
 
 def open_block(kind: BlockKind, *, bounded: bool = False, custom: bool = False) -> OpenBlock:

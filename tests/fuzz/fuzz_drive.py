@@ -22,9 +22,10 @@ from luthien_asgi.context import NullObservability, PolicyContext
 from luthien_asgi.errors import ApiError
 from luthien_asgi.executor import PolicyExecutor
 from luthien_asgi.formatter import ClientFormatter, FinalBlocks
-from luthien_asgi.hooks import HookCaller, PolicyPlan
+from luthien_asgi.hooks import HookCaller
 from luthien_asgi.opening import BackendOpening
 from luthien_asgi.orchestrator import PolicyOrchestrator
+from luthien_asgi.pipeline import Pipeline
 from luthien_asgi.queues import End, Failed, StreamQueue
 from luthien_asgi.recorder import Begin, Transaction
 from luthien_asgi.request import ChatRequest
@@ -190,7 +191,10 @@ async def _answered(case: Case, outcome: Outcome) -> None:
 
 async def _through(case: Case, opening: BackendOpening, ctx: PolicyContext, log: Transaction, outcome: Outcome) -> None:
     executor = PolicyExecutor(
-        plan=PolicyPlan.of(POLICIES[case.policy]), hooks=HookCaller(timeout=60.0, threads=1), make_chunk=build, settings=_SETTINGS
+        pipeline=Pipeline.of(POLICIES[case.policy]),
+        hooks=HookCaller(timeout=60.0, threads=1),
+        make_chunk=build,
+        settings=_SETTINGS,
     )
     encoder = _WIRES[case.client].encoder(ctx.request, settings=_SETTINGS, id="t1", created=7)
     formatter = ClientFormatter(encoder=encoder, settings=_SETTINGS, final=FinalBlocks(log, wanted=True))
