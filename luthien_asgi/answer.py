@@ -9,13 +9,10 @@ stream, each in a task of its own, and settled in the backend's order.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable
 from functools import partial
-from typing import Any
 
 from luthien_asgi.assembler import BlockAssembler, OpenBlock
 from luthien_asgi.blocks import Block, BlockKind
-from luthien_asgi.chunk_edits import copied, without_side_data
 from luthien_asgi.chunks import (
     Chunk,
     Part,
@@ -27,16 +24,15 @@ from luthien_asgi.chunks import (
     side_data,
     usage_of,
 )
-from luthien_asgi.context import StreamContext
-from luthien_asgi.errors import ApiError, BackendError, PolicyError
-from luthien_asgi.hooks import keepalive
-from luthien_asgi.judging import Contexts, Judge
+from luthien_asgi.errors import BackendError
+from luthien_asgi.judging import Judge
 from luthien_asgi.lanes import THINKING, Lane
 from luthien_asgi.outlet import Outlet, is_visible
 from luthien_asgi.pipeline import Step
-from luthien_asgi.plans import Hook, PolicyPlan
 from luthien_asgi.policy import Transform
+from luthien_asgi.rewriting import Rewriter
 from luthien_asgi.settling import Settlement
+from luthien_asgi.step_hooks import StepHooks
 from luthien_asgi.terms import Terms
 from luthien_asgi.writer import Sink
 
@@ -53,7 +49,6 @@ class Answer:
         backend said, and not what another step let out.
         """
         self._step = step
-        self._hooks = terms.hooks
         self._outlet = Outlet(terms.make, sink)
         self._terms = terms
         self._tools_wait = tools_wait
@@ -69,6 +64,8 @@ class Answer:
             sample=terms.ctx.sample,
             shadow=terms.shadow,
         )
+        self._hooks = StepHooks(step, terms, self._judge)
+        self._rewriter = Rewriter(step, self._hooks, terms)
         self._assembler = BlockAssembler()
         self._lanes: dict[OpenBlock, Lane] = {}
         self._settlement = Settlement(step, outlet=self._outlet, make=terms.make, log=terms.log, settings=terms.settings)
@@ -104,6 +101,11 @@ class Answer:
         """Take a chunk of another step's that holds nothing but text, if it can go on at once; tell whether it did."""
         del text
         return self.pass_plain(chunk)
+
+    async def end_text(self, choice: int) -> None:
+        """End the block without boundaries that another step has ended: what ended it may be waiting there."""
+        for block in self._assembler.end_text(choice):
+            await self._end_lane(self._lanes[block], None)
 
     async def take(self, chunk: Chunk) -> None:
         """Take one chunk. Raises `ApiError` for what cannot go on."""
@@ -207,7 +209,7 @@ class Answer:
         waits = self._tools_wait and block.kind is BlockKind.TOOL_CALL
         lane = self._lanes[block] = Lane(block, handling, waits)
         if handling is not None:
-            lane.contexts = self._contexts(partial(self._terms.make.fragment, block))
+            lane.contexts = self._hooks.contexts(partial(self._terms.make.fragment, block))
             lane.watchers = self._step.watchers(block.kind)
         if block.kind is BlockKind.TOOL_CALL and (waits or lane.held):
             choice.waiting.append(lane)
@@ -226,79 +228,14 @@ class Answer:
             await self._pass(lane, chunk, part)
         elif lane.watchers:
             for plan in lane.watchers:
-                await self._watch(plan, chunk, lane)
+                await self._hooks.watch(plan, chunk, lane)
             await self._pass(lane, chunk, part)
         else:
-            await self._transform(lane, chunk, part)
-
-    async def _transform(self, lane: Lane, chunk: Chunk, part: Part) -> None:
-        plan = self._step.transformer(lane.block.kind)
-        if plan is None or plan.on_chunk_added is None or (not part.text and (part.phase != "delta" or part.id or part.name)):
-            await self._pass(lane, chunk, part)
-            return
-        if not part.text and lane.changed:
-            # Citations of a text that was changed point nowhere.
-            return
-        if lane.unchecked:
-            await self._pass(lane, chunk, part)
-            return
-        try:
-            result = await self._call(plan, plan.on_chunk_added, chunk, lane.contexts[id(plan)])
-            goes_on = [chunk] if result is None else self._checked_parts(plan, lane, result)
-        except PolicyError as error:
-            self._require_tolerance(plan, plan.on_chunk_added, lane, error)
-            goes_on = await self._recovered(plan, lane, chunk)
-        if "".join(read_part(new).text for new in goes_on) != part.text:
-            lane.changed = True
-            goes_on = [without_side_data(new) for new in goes_on]
-        await self._pass_all(lane, goes_on)
-
-    def _checked_parts(self, plan: PolicyPlan, lane: Lane, chunks: Iterable[Chunk]) -> list[Chunk]:
-        """Return a hook's chunks as parts of their block, or raise `PolicyError` when one is something else."""
-        checked = self._checked(plan, chunks)
-        for chunk in checked:
-            kind = read_part(chunk).kind
-            if kind not in {None, lane.block.kind} or not chunk.choices or finish_reason_of(chunk) is not None:
-                msg = f"The policy {plan.name} put something else than its {lane.block.kind} into a block."
-                raise PolicyError(msg)
-        return checked
-
-    @staticmethod
-    def _checked(plan: PolicyPlan, chunks: Iterable[Chunk]) -> list[Chunk]:
-        if isinstance(chunks, str | bytes | dict) or not isinstance(chunks, Iterable):
-            msg = f"The policy {plan.name} returned {type(chunks).__name__}, not chunks."
-            raise PolicyError(msg)
-        checked = list(chunks)
-        for chunk in checked:
-            if not hasattr(chunk, "choices"):
-                msg = f"The policy {plan.name} returned {type(chunk).__name__} where a chunk is expected."
-                raise PolicyError(msg)
-        return checked
+            await self._pass_all(lane, await self._rewriter.rewritten(lane, chunk, part))
 
     async def _pass_all(self, lane: Lane, chunks: list[Chunk]) -> None:
         for chunk in chunks:
-            part = read_part(chunk)
-            lane.let_out.append(part.text)
-            await self._pass(lane, chunk, part)
-
-    async def _recovered(self, plan: PolicyPlan, lane: Lane, chunk: Chunk) -> list[Chunk]:
-        """Return what goes on where a rewriting policy failed and errors pass: what it had kept back, and the chunk itself."""
-        if kept := self._kept_back(lane):
-            return kept
-        text = "".join(lane.block.fragments[:-1])
-        if plan.on_block_end is not None and "".join(lane.let_out) != text:
-            try:
-                kept = list(await self._call(plan, plan.on_block_end, lane.block.block(), lane.contexts[id(plan)]) or ())
-                return [*self._checked_parts(plan, lane, kept), chunk]
-            except PolicyError:
-                self._terms.log.note(f"what the policy {plan.name} kept back of a block when it failed may be lost")
-        return [chunk]
-
-    def _kept_back(self, lane: Lane) -> list[Chunk]:
-        """Return the text that the policy had neither changed nor let out when it failed."""
-        text, out = "".join(lane.block.fragments), "".join(lane.let_out)
-        rest = text.removeprefix(out) if text.startswith(out) else ""
-        return [self._terms.make.fragment(lane.block, rest)] if rest else []
+            await self._pass(lane, chunk, read_part(chunk))
 
     async def _pass(self, lane: Lane, chunk: Chunk, part: Part) -> None:
         """Let a chunk go its lane's way: on, or to those that wait."""
@@ -322,29 +259,17 @@ class Answer:
             self._terms.log.backend_blocks.append(block)
         if self.stopped:
             return
-        await self._flush(lane, block)
+        if isinstance(lane.handling, Transform):
+            await self._pass_all(lane, await self._rewriter.rest(lane, block))
         if closing is not None:
             await self._close_out(lane, block, closing)
-        if lane.handling is None or not self._step.judges(block.kind):
-            return
-        if lane.held and block.kind is BlockKind.TOOL_CALL:
+        judged = lane.handling is not None and self._step.judges(block.kind)
+        if judged and lane.held and block.kind is BlockKind.TOOL_CALL:
             lane.judge = self._terms.judges.create_task(self._judge.judge(block, lane.contexts))
-            return
-        await self._settlement.settle(lane, await self._judge.judge(block, lane.contexts))
-
-    async def _flush(self, lane: Lane, block: Block) -> None:
-        plan = self._step.transformer(block.kind)
-        if plan is None:
-            return
-        if plan.on_block_end is not None and not lane.unchecked:
-            try:
-                kept = await self._call(plan, plan.on_block_end, block, lane.contexts[id(plan)])
-                await self._pass_all(lane, self._checked_parts(plan, lane, kept) if kept is not None else [])
-            except PolicyError as error:
-                self._require_tolerance(plan, plan.on_block_end, lane, error)
-                await self._pass_all(lane, self._kept_back(lane))
-        if lane.changed:
-            self._judge.note_change(plan, block)
+        elif judged:
+            await self._settlement.settle(lane, await self._judge.judge(block, lane.contexts))
+        if not lane.block.bounded and block.kind is not BlockKind.TOOL_CALL and not self.stopped:
+            await self._outlet.end_text(block.choice)
 
     async def _close_out(self, lane: Lane, block: Block, closing: Chunk) -> None:
         if lane.opening is not None and block.text:
@@ -376,54 +301,8 @@ class Answer:
             raise BackendError(msg)
 
     async def _last_words(self) -> str:
-        added = ""
-        contexts = self._contexts(self._terms.make.plain_text)
-        for plan in self._step.members:
-            if plan.on_stream_complete is not None:
-                try:
-                    added += self._checked_words(plan, await self._call(plan, plan.on_stream_complete, contexts[id(plan)]))
-                except PolicyError as error:
-                    self._require_tolerance(plan, plan.on_stream_complete, None, error)
-        return added
-
-    def _checked_words(self, plan: PolicyPlan, words: Iterable[Chunk] | None) -> str:
-        chunks = self._checked(plan, words) if words is not None else []
-        if any(read_part(chunk).kind is not BlockKind.TEXT for chunk in chunks):
-            msg = f"The policy {plan.name} may only add text at the end of an answer."
-            raise PolicyError(msg)
-        return "".join(read_part(chunk).text for chunk in chunks)
-
-    # --- hooks ---------------------------------------------------------------------------------------------------------
-
-    def _contexts(self, text: Callable[[str], Chunk]) -> Contexts:
-        ctx = self._terms.ctx
-        return {id(plan): StreamContext.of(ctx, keepalive=keepalive, text=text, owner=plan.owner) for plan in self._step.members}
-
-    async def _call(self, plan: PolicyPlan, hook: Hook, *args: Any) -> Any:  # noqa: ANN401 - what the hook returns
-        """Return what a hook returns. Raises `PolicyError`, also for another `ApiError` that the hook raised."""
-        try:
-            return await self._terms.hooks.call(plan, hook, *args)
-        except PolicyError:
-            raise
-        except ApiError as error:
-            raise PolicyError(error.message, status=error.status, type=error.type, code=error.code) from error
-
-    async def _watch(self, plan: PolicyPlan, chunk: Chunk, lane: Lane) -> None:
-        if plan.on_chunk_added is None or lane.unchecked:
-            return
-        try:
-            # An observer gets a copy: what it may not change, it cannot change by editing in place.
-            await self._call(plan, plan.on_chunk_added, copied(chunk), lane.contexts[id(plan)])
-        except PolicyError as error:
-            self._require_tolerance(plan, plan.on_chunk_added, lane, error)
-
-    def _require_tolerance(self, plan: PolicyPlan, hook: Hook, lane: Lane | None, error: PolicyError) -> None:
-        """Record that a hook failed; raise its error again unless such errors pass."""
-        self._judge.note_failure(plan, hook, lane.block.block() if lane is not None else None, error)
-        if not (plan.passes_errors or self._terms.shadow):
-            raise error
-        if lane is not None:
-            lane.unchecked = True
+        contexts = self._hooks.contexts(self._terms.make.plain_text)
+        return "".join([await self._hooks.last_words(plan, contexts[id(plan)]) for plan in self._step.members])
 
 
 def _is_unknown_event(chunk: Chunk, part: Part) -> bool:

@@ -103,6 +103,10 @@ class _Shown:
         del chunk, text
         return False
 
+    async def end_text(self, choice: int) -> None:
+        """Let the step know; a policy in shadow sees it from what follows."""
+        await self._answer.end_text(choice)
+
 
 def _never(chunk: Chunk) -> bool:
     del chunk

@@ -119,6 +119,11 @@ class BlockAssembler:
         """Return the blocks of a choice that its finish reason ends, in their order."""
         return self._end(block for block in self.open_blocks() if block.choice == choice)
 
+    def end_text(self, choice: int) -> tuple[OpenBlock, ...]:
+        """Return the text, thinking or refusal of a choice that is over although nothing has followed it yet."""
+        current = self._sequential.get(choice)
+        return self._end([current]) if current is not None else ()
+
     def open_blocks(self) -> list[OpenBlock]:
         """Return the blocks that have not ended, in the order in which they began."""
         blocks = [*self._bounded.values(), *self._sequential.values(), *self._tools.values()]

@@ -185,7 +185,11 @@ class _Run:
             request = request.with_instructions(verdict.instructions)
         previous = self.opening
         await previous.aclose()
-        self.opening = previous.again(request)
+        try:
+            self.opening = previous.again(request)
+        except ApiError as error:
+            msg = f"The policy {policy} asked for another answer, and the request for it cannot be sent."
+            raise PolicyError(msg) from error
 
     async def _pump(self, stream: BackendStream, steps: AnswerSteps, gate: ExtrasGate) -> Terminal | Retake:
         total = asyncio.timeout_at(self._deadline)

@@ -38,9 +38,9 @@ class Lane:
     changed: bool = False
     """Whether a transforming policy let something else go on than the backend wrote."""
     let_out: list[str] = field(default_factory=list)
-    """What a transforming policy let go on."""
-    unchecked: bool = False
-    """Whether a policy failed at it whose errors pass: its chunks go on without that policy."""
+    """What a transforming policy let go on, kept where its errors pass."""
+    unchecked: set[int] = field(default_factory=set)
+    """Policies (the `id` of their plans) that failed at it and whose errors pass: its chunks go on without them."""
 
     @property
     def held(self) -> bool:

@@ -25,6 +25,7 @@ class Outlet:
         self._make = make
         self.put = sink.put
         self.offer = sink.offer
+        self.end_text = sink.end_text
         self.choices: dict[int, Choice] = {}
 
     def choice(self, index: int) -> Choice:

@@ -95,6 +95,9 @@ class SampleSink:
         del chunk, text
         return False
 
+    async def end_text(self, choice: int) -> None:
+        """Do nothing: what follows says it to the client."""
+
     async def release(self) -> None:
         """Send on what was held: the answer is the client's."""
         held, self._held = self._held, []

@@ -129,6 +129,9 @@ class Settlement:
     async def _stop(self, choice: int, verdict: Stop) -> None:
         """End the answer: nothing that waits leaves any more."""
         self.halt()
+        for state in self._outlet.choices.values():
+            await self._outlet.write(state.index, state.messages)
+            state.messages.clear()
         await self._outlet.say(choice, verdict.message)
 
     # --- tool calls -----------------------------------------------------------------------------------------------------

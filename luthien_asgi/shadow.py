@@ -71,6 +71,9 @@ class _Nowhere:
         del chunk, text
         return True
 
+    async def end_text(self, choice: int) -> None:
+        """Do nothing."""
+
 
 class Shadow:
     """One step in shadow, for one answer."""

@@ -94,7 +94,7 @@ class Escalate:
     """The answer when nobody gives one in time."""
     timeout: float | None = None
     """Seconds that the person has; None: those of the desk's own `timeout`."""
-    message: str = "[A person denied this part of the answer.]"
+    message: str = "[This part of the answer was not approved.]"
     """What the client sees when the answer is no."""
     reason: str = ""
 

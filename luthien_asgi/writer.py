@@ -25,6 +25,10 @@ class Sink(Protocol):
         """Send a chunk that holds nothing but text on if that can be done at once; tell whether it was."""
         ...
 
+    async def end_text(self, choice: int) -> None:
+        """Say that the text, thinking or refusal of a choice that has no boundary of its own is over."""
+        ...
+
 
 class QueueSink:
     """Puts chunks into `policy_out`, and bounds the answer as a whole."""
@@ -51,6 +55,9 @@ class QueueSink:
             return False
         self._size += size
         return True
+
+    async def end_text(self, choice: int) -> None:
+        """Do nothing: what follows says it to the client."""
 
 
 class ChunkMaker:

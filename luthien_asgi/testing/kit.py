@@ -14,8 +14,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from luthien_asgi.approvals import Approvals
 from luthien_asgi.blocks import Block, BlockKind
-from luthien_asgi.policy import Policy
+from luthien_asgi.compose import Composable
 from luthien_asgi.recorder import End, MemoryRecorder, VerdictRecord
 from luthien_asgi.request import WireName
 from luthien_asgi.settings import StreamSettings
@@ -90,25 +91,33 @@ class PolicyRun:
 
 
 async def run_policy(
-    policy: Policy,
+    policy: Composable,
     chunks: Script | ScriptedBackend,
     *,
     client: WireName = "openai",
     stream: bool = True,
     request: Mapping[str, Any] | None = None,
     settings: StreamSettings | None = None,
+    approvals: Approvals | None = None,
 ) -> PolicyRun:
     """Send one request through a policy and return what the client got.
 
     `chunks` is what the backend says (see `chunks()` and `ScriptedBackend`); `request` are fields of the client's request body,
-    added to the least that the wire wants. An answer that breaks its wire's grammar raises `ValueError`.
+    added to the least that the wire wants; `approvals` is who is asked when the policy escalates. An answer that breaks its
+    wire's grammar raises `ValueError`.
     """
     from luthien_asgi.middleware import LuthienMiddleware  # whoever only wants the provider does not pay for it
 
     backend = chunks if isinstance(chunks, ScriptedBackend) else ScriptedBackend(chunks)
     recorder = MemoryRecorder()
     app = LuthienMiddleware(
-        _nothing_behind, policy=policy, backend=backend, recorder=recorder, auth=None, settings=settings or StreamSettings()
+        _nothing_behind,
+        policy=policy,
+        backend=backend,
+        recorder=recorder,
+        auth=None,
+        settings=settings or StreamSettings(),
+        approvals=approvals,
     )
     try:
         fetched = await ASGIDriver(app).fetch("POST", PATHS[client], json=_request(client, stream, request or {}))
@@ -118,16 +127,19 @@ async def run_policy(
 
 
 def run_policy_sync(
-    policy: Policy,
+    policy: Composable,
     chunks: Script | ScriptedBackend,
     *,
     client: WireName = "openai",
     stream: bool = True,
     request: Mapping[str, Any] | None = None,
     settings: StreamSettings | None = None,
+    approvals: Approvals | None = None,
 ) -> PolicyRun:
     """Do as `run_policy`, in a test that is not async."""
-    return asyncio.run(run_policy(policy, chunks, client=client, stream=stream, request=request, settings=settings))
+    return asyncio.run(
+        run_policy(policy, chunks, client=client, stream=stream, request=request, settings=settings, approvals=approvals)
+    )
 
 
 async def _nothing_behind(scope: Scope, receive: Receive, send: Send) -> None:

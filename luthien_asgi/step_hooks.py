@@ -1,0 +1,96 @@
+"""The hooks of a step's policies, save those that judge: called, checked, and forgiven where errors pass."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from luthien_asgi.blocks import BlockKind
+from luthien_asgi.chunk_edits import copied
+from luthien_asgi.chunks import Chunk, read_part
+from luthien_asgi.context import StreamContext
+from luthien_asgi.errors import ApiError, PolicyError
+from luthien_asgi.hooks import keepalive
+from luthien_asgi.judging import Contexts, Judge
+from luthien_asgi.lanes import Lane
+from luthien_asgi.pipeline import Step
+from luthien_asgi.plans import Hook, PolicyPlan
+from luthien_asgi.terms import Terms
+
+__all__ = ["StepHooks", "checked_chunks"]
+
+
+class StepHooks:
+    """Calls hooks for one step of one answer."""
+
+    def __init__(self, step: Step, terms: Terms, judge: Judge) -> None:
+        self._step = step
+        self._terms = terms
+        self._judge = judge
+
+    def contexts(self, text: Callable[[str], Chunk]) -> Contexts:
+        """Return the contexts of the step's policies; `text` makes the chunks that they may add."""
+        ctx = self._terms.ctx
+        return {id(plan): StreamContext.of(ctx, keepalive=keepalive, text=text, owner=plan.owner) for plan in self._step.members}
+
+    async def call(self, plan: PolicyPlan, hook: Hook, *args: Any) -> Any:  # noqa: ANN401 - what the hook returns
+        """Return what a hook returns. Raises `PolicyError`, also for another `ApiError` that the hook raised."""
+        try:
+            return await self._terms.hooks.call(plan, hook, *args)
+        except PolicyError:
+            raise
+        except ApiError as error:
+            raise PolicyError(error.message, status=error.status, type=error.type, code=error.code) from error
+
+    async def watch(self, plan: PolicyPlan, chunk: Chunk, lane: Lane) -> None:
+        """Show a chunk to a policy that does not change it."""
+        if plan.on_chunk_added is None or id(plan) in lane.unchecked:
+            return
+        try:
+            # An observer gets a copy: what it may not change, it cannot change by editing in place.
+            await self.call(plan, plan.on_chunk_added, copied(chunk), lane.contexts[id(plan)])
+        except PolicyError as error:
+            self.require_tolerance(plan, plan.on_chunk_added, lane, error)
+
+    async def last_words(self, plan: PolicyPlan, ctx: StreamContext) -> str:
+        """Return what a policy adds at the end of the answer."""
+        if plan.on_stream_complete is None:
+            return ""
+        try:
+            return _text_of(plan, await self.call(plan, plan.on_stream_complete, ctx))
+        except PolicyError as error:
+            self.require_tolerance(plan, plan.on_stream_complete, None, error)
+            return ""
+
+    def require_tolerance(self, plan: PolicyPlan, hook: Hook, lane: Lane | None, error: PolicyError) -> None:
+        """Record that a hook failed, and raise its error again unless such errors pass."""
+        self._judge.note_failure(plan, hook, lane.block.block() if lane is not None else None, error)
+        if not (plan.passes_errors or self._terms.shadow):
+            raise error
+        if lane is not None:
+            lane.unchecked.add(id(plan))
+
+    def note_change(self, plan: PolicyPlan, lane: Lane) -> None:
+        """Record that a policy rewrote a block as it flowed."""
+        self._judge.note_change(plan, lane.block.block())
+
+
+def _text_of(plan: PolicyPlan, words: Iterable[Chunk] | None) -> str:
+    chunks = checked_chunks(plan, words) if words is not None else []
+    if any(read_part(chunk).kind is not BlockKind.TEXT for chunk in chunks):
+        msg = f"The policy {plan.name} may only add text at the end of an answer."
+        raise PolicyError(msg)
+    return "".join(read_part(chunk).text for chunk in chunks)
+
+
+def checked_chunks(plan: PolicyPlan, chunks: Iterable[Chunk]) -> list[Chunk]:
+    """Return what a hook returned, or raise `PolicyError` when that is not chunks."""
+    if isinstance(chunks, str | bytes | dict) or not isinstance(chunks, Iterable):
+        msg = f"The policy {plan.name} returned {type(chunks).__name__}, not chunks."
+        raise PolicyError(msg)
+    checked = list(chunks)
+    for chunk in checked:
+        if not hasattr(chunk, "choices"):
+            msg = f"The policy {plan.name} returned {type(chunk).__name__} where a chunk is expected."
+            raise PolicyError(msg)
+    return checked
