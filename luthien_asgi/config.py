@@ -2,7 +2,8 @@
 
 A file is read to its end: the error that `load` raises lists every problem, one `file:line: key: message` a line.
 
-The top level holds `model_list` (LiteLLM's own shape), `policy`, `auth`, `record`, `settings`, `limits`, `paths` and `server`.
+The top level holds `model_list` (LiteLLM's own shape), `policy`, `auth`, `approvals`, `record`, `settings`, `limits`, `paths` and
+`server`.
 Sections of LiteLLM's own files that mean nothing here are ignored with a warning. `os.environ/NAME` stands for an environment
 variable anywhere; the values of those variables are in no message.
 """
@@ -17,8 +18,10 @@ from types import MappingProxyType
 from typing import Any, Final, cast
 
 from luthien_asgi import plugins
-from luthien_asgi.auth import KeyAuth
+from luthien_asgi.approvals import Approvals
 from luthien_asgi.backend.models import Deployment, read_deployment
+from luthien_asgi.config_approvals import read_approvals
+from luthien_asgi.config_keys import read_keys
 from luthien_asgi.config_models import read_models
 from luthien_asgi.config_schema import Section
 from luthien_asgi.errors import ConfigError
@@ -31,7 +34,7 @@ from luthien_asgi.yaml_lines import Document, read
 
 __all__ = ["Config", "load"]
 
-_SECTIONS: Final = ("model_list", "policy", "auth", "record", "settings", "limits", "paths", "server")
+_SECTIONS: Final = ("model_list", "policy", "auth", "approvals", "record", "settings", "limits", "paths", "server")
 _LITELLM_SECTIONS: Final = ("litellm_settings", "router_settings", "general_settings", "environment_variables")
 _POLICY_KEYS: Final = ("class", "config", "mode", "on_error", "timeout")
 _RECORD_KEYS: Final = ("sink", "config", "content")
@@ -45,6 +48,7 @@ _SHORTEST_SECRET: Final = 6
 
 
 _DEFAULT_PATHS: Final = Paths(models="/v1/models", health="/luthien/health")
+_APPROVALS: Final = "/luthien/approvals"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,6 +61,7 @@ class Config:
     recorder: TransactionRecorder = field(default_factory=NullRecorder)
     auth: Sequence[str] | Mapping[str, str] | None = field(default=None, repr=False)
     """The clients' keys, or keys by name; None when there is no `auth` section."""
+    approvals: Approvals | None = None
     settings: StreamSettings = field(default_factory=StreamSettings)
     limits: Limits = field(default_factory=Limits)
     paths: Paths = _DEFAULT_PATHS
@@ -109,15 +114,18 @@ def _config(top: Section) -> Config | None:
     policy, timeout = _policy(given["policy"])
     settings = given["settings"].dataclass(StreamSettings)
     host, port = _server(given["server"])
+    auth = _auth(given["auth"])
+    approvals = read_approvals(given["approvals"], clients=auth)
     return Config(
         file=top.document.file,
         model_list=read_models(sections["model_list"]) if "model_list" in sections else (),
         policy=policy,
         recorder=_recorder(given["record"]),
-        auth=_auth(given["auth"]),
+        auth=auth,
+        approvals=approvals,
         settings=settings if timeout is None else replace(settings, policy_timeout=timeout),
         limits=given["limits"].dataclass(Limits),
-        paths=_paths(given["paths"]),
+        paths=_paths(given["paths"], operators=approvals is not None and approvals.auth is not None),
         host=host,
         port=port,
         warnings=tuple(_ignored(sections[name]) for name in _LITELLM_SECTIONS if name in sections),
@@ -250,48 +258,26 @@ def _recorder(section: Section) -> TransactionRecorder:
     return cast("TransactionRecorder", made)
 
 
-def _auth(section: Section) -> Sequence[str] | Mapping[str, str] | None:
+def _auth(section: Section) -> Mapping[str, str] | None:
     if section.value is None:
         return None
     keys = section.keys(("keys",)).get("keys")
     if keys is None:
         section.problem("keys is missing: a list of keys, or keys by name")
         return None
-    entries = list(keys.keys().values()) if isinstance(keys.value, dict) else keys.items()
-    if keys.value in ([], {}):
-        keys.problem("is empty: nobody could come in")
-    written = [_client_key(entry) for entry in entries]
-    for number, entry in enumerate(entries):
-        if written[number] is not None and written[number] in written[:number]:
-            entry.problem("the same key is there twice")
-    found = keys.value if isinstance(keys.value, dict) else tuple(key for key in written if key)
-    if written and None not in written and len({*written}) == len(written) and not section.document.unresolved:
-        _check_keys(keys, found)
-    return found
+    return read_keys(keys, whose="client")
 
 
-def _check_keys(section: Section, keys: Sequence[str] | Mapping[str, str]) -> None:
-    try:
-        KeyAuth(keys)
-    except ConfigError as error:
-        section.problem(str(error))
-
-
-def _client_key(entry: Section) -> str | None:
-    """Return a key. Unlike `Section.text` this never shows what is there instead."""
-    if isinstance(entry.value, str) and entry.value.strip():
-        return entry.value
-    entry.problem("a key must be a string that is not blank: quote it")
-    return None
-
-
-def _paths(section: Section) -> Paths:
+def _paths(section: Section, *, operators: bool) -> Paths:
+    default = replace(_DEFAULT_PATHS, approvals=_APPROVALS if operators else None)
     given = section.keys([each.name for each in fields(Paths)])
     for path in given.values():
         if path.value is not None and not (isinstance(path.value, str) and path.value.startswith("/")):
             path.problem(f"must begin with a slash, not {path.shown()}")
-            return _DEFAULT_PATHS
-    paths = replace(_DEFAULT_PATHS, **{name: path.value for name, path in given.items()})
+            return default
+    if "approvals" in given and given["approvals"].value is not None and not operators:
+        given["approvals"].problem("nobody could answer there: write approvals: {keys: [...]}")
+    paths = replace(default, **{name: path.value for name, path in given.items()})
     try:
         paths.routes()
     except ConfigError as error:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 from luthien_asgi import plugins, policies
 
 if TYPE_CHECKING:
+    from luthien_asgi.approvals import Approvals
     from luthien_asgi.config import Config
 
 __all__ = ["policies_as_text", "shipped_policies", "summary"]
@@ -58,8 +59,14 @@ def summary(config: Config) -> Iterator[tuple[str, str]]:
         yield "model", f"{deployment.name} is {deployment.model} with {key}"
     yield "policy", type(config.policy).__name__ if config.policy is not None else "none: everything passes"
     yield "auth", _auth(config)
+    if config.approvals is not None:
+        yield "approval", _approval(config.approvals)
     yield "record", type(config.recorder).__name__.replace("NullRecorder", "none")
     yield "address", f"{config.host}, port {config.port}"
+
+
+def _approval(desk: Approvals) -> str:
+    return f"by {desk.auth or 'a callback'} within {desk.timeout:g} s, workers meet in {desk.directory}"
 
 
 def _auth(config: Config) -> str:

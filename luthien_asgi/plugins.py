@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import importlib
 import inspect
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from types import ModuleType
 from typing import Any
 
-__all__ = ["Parameter", "PluginError", "argument_problems", "find", "make", "meant", "parameters"]
+__all__ = ["Parameter", "PluginError", "argument_problems", "find", "find_function", "make", "meant", "parameters"]
 
 
 class PluginError(ValueError):
@@ -40,17 +40,32 @@ def meant(name: object, known: Collection[str]) -> str:
 
 def find(path: str) -> type[Any]:
     """Return the class at a dotted path. Raises `PluginError`."""
+    found = _found(path, "Class")
+    if not isinstance(found, type):
+        raise PluginError(f"{path} is not a class")
+    return found
+
+
+def find_function(path: str) -> Callable[..., Any]:
+    """Return the function at a dotted path. Raises `PluginError`."""
+    found = _found(path, "function")
+    if isinstance(found, type) or not callable(found):
+        raise PluginError(f"{path} is not a function")
+    return found
+
+
+def _found(path: str, what: str) -> object:
     module_name, _, name = path.rpartition(".")
     if not module_name:
-        raise PluginError(f"{path!r} is not a dotted path: write module.Class")
+        raise PluginError(f"{path!r} is not a dotted path: write module.{what}")
     found = getattr(_imported(module_name), name, None)
     if found is None:
         known = [
-            key for key, value in vars(_imported(module_name)).items() if isinstance(value, type) and not key.startswith("_")
+            key
+            for key, value in vars(_imported(module_name)).items()
+            if isinstance(value, type) == (what == "Class") and callable(value) and not key.startswith("_")
         ]
         raise PluginError(f"the module {module_name} has no {name!r}{meant(name, known)}")
-    if not isinstance(found, type):
-        raise PluginError(f"{path} is not a class")
     return found
 
 

@@ -44,6 +44,7 @@ def create_app(config: Config) -> Gateway:
         settings=config.settings,
         limits=config.limits,
         paths=config.paths,
+        approvals=config.approvals,
     )
     return Gateway(middleware, local_only=config.auth is None and config.spends_server_keys)
 

@@ -11,18 +11,37 @@ import shlex
 import shutil
 import subprocess
 import sys
+import threading
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 import pytest
 import yaml
+from starlette.applications import Starlette
 
 import luthien_asgi
-from luthien_asgi import JsonlRecorder, Limits, LuthienMiddleware, Policy, StreamSettings, cli, policies, testing
+from luthien_asgi import (
+    Allow,
+    Approvals,
+    Block,
+    BlockKind,
+    Deny,
+    Hold,
+    JsonlRecorder,
+    Limits,
+    LuthienMiddleware,
+    Paths,
+    Policy,
+    StreamContext,
+    StreamSettings,
+    cli,
+    policies,
+    testing,
+)
 from luthien_asgi.config import load
 from luthien_asgi.policies import DenyTools
 from luthien_asgi.server import create_app
@@ -32,6 +51,7 @@ ROOT: Final = Path(__file__).parents[1]
 TEXT: Final = (ROOT / "README.md").read_text()
 URL: Final = "http://127.0.0.1:4000"
 KEYS: Final = {"OPENAI_API_KEY": "provider-key", "ANTHROPIC_API_KEY": "provider-key", "LUTHIEN_CLIENT_KEY": "a-key-you-make-up"}
+KEYS["LUTHIEN_OPERATOR_KEY"] = "another-one"
 DANGEROUS: Final = ToolCall("call_1", "bash", {"command": "rm -rf /"})
 SECONDS: Final = 60.0
 
@@ -207,6 +227,8 @@ def test_the_configuration_is_read_as_it_is_meant(folder: Path) -> None:
     assert isinstance(config.policy, DenyTools)
     assert isinstance(config.recorder, JsonlRecorder)
     assert config.auth == {"my-laptop": KEYS["LUTHIEN_CLIENT_KEY"]}
+    assert config.approvals is not None
+    assert (repr(config.approvals.auth), config.approvals.timeout) == ("KeyAuth(clients=['alice'])", 300)
     assert (config.settings.first_chunk_timeout, config.settings.stall_timeout, config.settings.policy_timeout) == (60, 30, 30)
     assert (config.limits.body_bytes, config.limits.streams) == (8 * 1024 * 1024, 200)
     assert (config.host, config.port, config.paths.models, config.warnings) == ("127.0.0.1", 4000, "/v1/models", ())
@@ -289,10 +311,49 @@ def environment() -> dict[str, str]:
 @pytest.mark.litellm
 def test_curl(gateway: str) -> None:
     """The block prints a stream that is complete."""
-    (block,) = [block for block in SHELL if "curl" in block]
+    (block,) = [block for block in SHELL if "curl -N" in block]
     got = accumulate_openai(in_bash(block, gateway, environment()).encode())
     assert got.done
     assert got.body["choices"][0]["message"]["content"].startswith("Hello")
+
+
+class Asking(Policy):
+    """Asks a person about each tool call."""
+
+    handles: ClassVar = {BlockKind.TOOL_CALL: Hold()}
+
+    def __init__(self, desk: Approvals, asked: threading.Event) -> None:
+        self.desk = desk
+        self.asked = asked
+
+    async def on_block_complete(self, block: Block, ctx: StreamContext) -> Allow | Deny:
+        approval = self.desk.draft(transaction_id=ctx.transaction_id, policy="Asking", question="May it?", block=block)
+        self.asked.set()
+        decision = await self.desk.decide(approval)
+        return Allow() if decision.allowed else Deny("No.")
+
+
+def test_a_person_is_asked_from_two_terminals(folder: Path, serve: Any) -> None:
+    """The call waits in one; in the other it is listed and allowed, by the commands as they are written."""
+    listing, answering = [block for block in SHELL if "/luthien/approvals" in block]
+    desk, asked = load(folder / "luthien.yaml").approvals, threading.Event()
+    assert desk is not None
+    backend = ScriptedBackend(chunks("Hel", DANGEROUS))
+    paths = Paths(approvals="/luthien/approvals")
+    app = LuthienMiddleware(Starlette(), backend=backend, policy=Asking(desk, asked), approvals=desk, paths=paths)
+    url = serve(app, lifespan="on")
+    body = json.dumps({"model": "scripted", "stream": True, "messages": [{"role": "user", "content": "Hi"}]})
+    ask = ["curl", "-sN", f"{url}/v1/chat/completions", "-H", "content-type: application/json", "-d", body]
+    operator = environment() | {"LUTHIEN_OPERATOR_KEY": KEYS["LUTHIEN_OPERATOR_KEY"]}
+    with subprocess.Popen(ask, env=environment(), stdout=subprocess.PIPE) as client:
+        assert client.stdout is not None
+        assert asked.wait(SECONDS)
+        (waits,) = json.loads(in_bash(listing, url, operator))
+        said = json.loads(in_bash(answering, url, operator | {"ID": waits["id"]}))
+        got = accumulate_openai(client.stdout.read())
+    assert (waits["tool"], waits["default"]) == ("bash", "deny")
+    assert said == {"id": waits["id"], "decision": "allow", "by": "operator:alice", "reason": "I looked at it"}
+    assert got.body["choices"][0]["message"]["tool_calls"][0]["function"]["name"] == "bash"
 
 
 @pytest.mark.litellm
