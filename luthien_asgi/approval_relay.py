@@ -76,6 +76,13 @@ class Relay:
             listening.close()
             self._path(self._worker).unlink(missing_ok=True)
             raise
+        await self._remove_dead()
+
+    async def _remove_dead(self) -> None:
+        """Remove the sockets of workers that died before they could: one that lives is connected to, and says nothing."""
+        async with asyncio.TaskGroup() as tasks:
+            for worker in self.others():
+                tasks.create_task(self._said(worker, b""))
 
     def _listening(self) -> socket.socket:
         path, unfinished = self._path(self._worker), self._folder / f"{self._worker}{_UNFINISHED}"
@@ -127,7 +134,7 @@ class Relay:
             return None
 
     async def ask(self, worker: str, line: bytes) -> bytes:
-        """Return what another worker says to one line.
+        """Return what another worker says to one line; nothing is asked with an empty one.
 
         Raises `GoneError` where there is no such worker, and `OSError` (`TimeoutError` is one) where it did not answer: what was
         asked of it may have been done.
@@ -171,6 +178,8 @@ class Relay:
 
 async def _exchange(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, line: bytes) -> bytes:
     _check_peer(writer)
+    if not line:
+        return b""
     writer.write(line + b"\n")
     await writer.drain()
     try:

@@ -140,6 +140,7 @@ class Approvals:
             await relay.open()
         except BaseException:
             self._worker = ""
+            await relay.aclose()
             raise
         self._relay = relay
 

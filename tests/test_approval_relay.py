@@ -194,6 +194,22 @@ async def test_the_socket_of_a_dead_worker_is_removed(folder: Path) -> None:
     await desk.aclose()
 
 
+async def test_a_worker_that_starts_removes_the_sockets_of_dead_ones(desks: tuple[Approvals, Approvals], folder: Path) -> None:
+    """Of those that live it removes none, and they have nothing to complain of."""
+    dead = folder / f"{GHOST}.sock"
+    with socket.socket(socket.AF_UNIX) as dying:
+        dying.bind(str(dead))
+    before = sorted(folder.iterdir())
+    third = Approvals(directory=folder)
+    await third.start()
+    after = sorted(folder.iterdir())
+    assert len(before) == len(after) == 3
+    assert dead in before
+    assert dead not in after
+    await third.aclose()
+    assert await desks[0].waiting_everywhere() == ([], 0)
+
+
 async def test_a_worker_that_hangs_is_waited_for_a_while(
     folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
