@@ -32,7 +32,7 @@ def loads(data: bytes | str) -> Any:  # noqa: ANN401 - JSON is any shape
     except UnicodeDecodeError:
         msg = "JSON is not UTF-8"
         raise ValueError(msg) from None
-    except msgspec.MsgspecError:
+    except (msgspec.MsgspecError, UnicodeEncodeError):  # the latter for a lone surrogate in a `str`
         return _loads_slowly(data)
 
 

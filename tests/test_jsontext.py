@@ -48,6 +48,7 @@ def test_both_halves_of_a_surrogate_pair_survive_apart_and_are_one_together() ->
     assert (first, second) == ("\ud83d", "\ude00")
     assert jsontext.loads(jsontext.dumps(first)) == first
     assert jsontext.loads(b'"\\ud83d\\ude00"') == "😀"
+    assert jsontext.loads('{"a": "\ud83d"}') == {"a": "\ud83d"}, "in a text that holds the half itself"
 
 
 @pytest.mark.parametrize(
