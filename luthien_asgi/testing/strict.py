@@ -9,12 +9,12 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from luthien_asgi.request import WireName
-from luthien_asgi.testing import strict_anthropic, strict_openai
+from luthien_asgi.testing import strict_anthropic, strict_openai, strict_responses
 from luthien_asgi.testing.history import HistoryError
 
 __all__ = ["check_history"]
 
-_CHECKS: Final = {"openai": strict_openai.check, "anthropic": strict_anthropic.check}
+_CHECKS: Final = {"openai": strict_openai.check, "anthropic": strict_anthropic.check, "responses": strict_responses.check}
 
 
 def check_history(wire: WireName, body: Mapping[str, Any]) -> str | None:

@@ -198,3 +198,67 @@ def test_with_thinking_enabled_a_tool_turn_begins_with_its_thinking() -> None:
     assert anthropic(USER, says(THINKING, USE), user(RESULT), **THINK) is None
     assert anthropic(USER, says(USE), user(RESULT), says(TEXT), USER, **THINK) is None
     assert anthropic(USER, says(TEXT, USE), user(RESULT)) is None
+
+
+# --- responses ---------------------------------------------------------------------------------------------------------------
+
+SAID = {
+    "type": "message",
+    "id": "m",
+    "status": "completed",
+    "role": "assistant",
+    "content": [{"type": "output_text", "text": "a"}],
+}
+ASKED = {"type": "message", "role": "user", "content": [{"type": "input_text", "text": "Hi"}]}
+FUNCTION = {"type": "function_call", "call_id": "c1", "name": "f", "arguments": "{}"}
+OUTPUT = {"type": "function_call_output", "call_id": "c1", "output": "r"}
+CUSTOM = {"type": "custom_tool_call", "call_id": "c2", "name": "f", "input": "free"}
+CUSTOM_OUTPUT = {"type": "custom_tool_call_output", "call_id": "c2", "output": [{"type": "input_text", "text": "r"}]}
+REASONING = {"type": "reasoning", "id": "rs_1", "summary": []}
+RESPONSES_GOOD: dict[str, Any] = {
+    "a text": "Hi",
+    "a message without its type": [USER],
+    "a conversation": [ASKED, SAID, ASKED],
+    "a refusal": [ASKED, SAID | {"content": [{"type": "refusal", "refusal": "no"}]}],
+    "calls and outputs in any order": [ASKED, FUNCTION, CUSTOM, SAID, CUSTOM_OUTPUT, OUTPUT],
+    "reasoning before its call": [ASKED, REASONING, FUNCTION, OUTPUT],
+    "reasoning before its message": [ASKED, REASONING, SAID],
+    "reasoning that carries itself": [ASKED, REASONING | {"encrypted_content": "x"}, ASKED],
+}
+RESPONSES_BAD: dict[str, tuple[Any, str]] = {
+    "nothing": ([], "'input'"),
+    "a role that is none": ([ASKED | {"role": "tool"}], "Invalid value: 'tool'"),
+    "no content": ([{"role": "user"}], "'input[0].content'"),
+    "a user's part in an answer": ([SAID | {"content": ASKED["content"]}], "Invalid value: 'input_text'"),
+    "an answer's part in a question": ([ASKED | {"content": SAID["content"]}], "Invalid value: 'output_text'"),
+    "a part without its text": ([ASKED | {"content": [{"type": "input_text"}]}], "content[0].text'"),
+    "a call without an output": ([ASKED, FUNCTION], "No tool output found for function call c1"),
+    "an output without a call": ([ASKED, OUTPUT], "No tool call found for function call output with call_id c1"),
+    "an output before its call": ([OUTPUT, FUNCTION], "No tool call found for function call output"),
+    "an output of another kind": ([CUSTOM, OUTPUT | {"call_id": "c2"}], "No tool call found for function call output"),
+    "an output twice": ([FUNCTION, OUTPUT, OUTPUT], "Duplicate tool output found for call_id c1"),
+    "a call twice": ([FUNCTION, FUNCTION, OUTPUT], "Duplicate item found with call_id c1"),
+    "a call without an id": ([FUNCTION | {"call_id": ""}], "'input[0].call_id'"),
+    "a call without a name": ([FUNCTION | {"name": ""}], "Invalid 'input[0].name'"),
+    "arguments that are no text": ([FUNCTION | {"arguments": {}}], "'input[0].arguments'"),
+    "an output without its content": ([FUNCTION, {"type": "function_call_output", "call_id": "c1"}], "'input[1].output'"),
+    "reasoning without a summary": ([{"type": "reasoning"}, SAID], "'input[0].summary'"),
+    "reasoning alone": ([ASKED, REASONING, ASKED], "without its required following item"),
+}
+
+
+@pytest.mark.parametrize("items", RESPONSES_GOOD.values(), ids=RESPONSES_GOOD)
+def test_responses_accepts(items: Any) -> None:
+    """What the API takes is no complaint."""
+    assert check_history("responses", {"model": "m", "input": items}) is None
+
+
+@pytest.mark.parametrize(("items", "complaint"), RESPONSES_BAD.values(), ids=RESPONSES_BAD)
+def test_responses_refuses(items: Any, complaint: str) -> None:
+    """Each rule has its words."""
+    assert complaint in (check_history("responses", {"model": "m", "input": items}) or "")
+
+
+def test_responses_that_are_stored_may_hold_the_call() -> None:
+    """An output may answer a call of the response that is gone on with."""
+    assert check_history("responses", {"model": "m", "input": [OUTPUT], "previous_response_id": "resp_1"}) is None
