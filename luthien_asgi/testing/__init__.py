@@ -14,6 +14,7 @@ from luthien_asgi.testing.exchange import ProviderRequest
 from luthien_asgi.testing.faults import Disconnect, ErrorEvent, Failure, Garbage, RawStream, Reset, Stall, Truncate, recording
 from luthien_asgi.testing.kit import PolicyRun, run_policy, run_policy_sync
 from luthien_asgi.testing.parts import Answer, Redacted, Refusal, Text, Thinking, ToolCall, Usage
+from luthien_asgi.testing.proof import PolicyProof, assert_policy_holds
 from luthien_asgi.testing.provider import ScriptedProvider
 from luthien_asgi.testing.scripts import demo_script, tool_loop_script
 from luthien_asgi.testing.strict import check_history
@@ -31,6 +32,7 @@ __all__ = [
     "Failure",
     "Fetched",
     "Garbage",
+    "PolicyProof",
     "PolicyRun",
     "ProviderRequest",
     "RawStream",
@@ -53,6 +55,7 @@ __all__ = [
     "accumulate_anthropic",
     "accumulate_openai",
     "accumulate_responses",
+    "assert_policy_holds",
     "build_chunk",
     "check_body",
     "check_history",
