@@ -22,6 +22,7 @@ _GRAMMAR: Final = frozenset(
 )
 _EVENT_NAME: Final = re.compile(r"[\w.-]+", re.ASCII)
 """What can stand in an SSE `event:` line whoever reads it."""
+_INPUT_COUNTS: Final = ("input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens")
 
 
 def is_unknown(event: Mapping[str, Any]) -> bool:
@@ -47,6 +48,12 @@ def message_start(said: Mapping[str, Any] | None, *, id: str, model: str, input_
 
 
 def _with_counts(usage: Mapping[str, Any], input_tokens: int) -> dict[str, Any]:
-    """Return a usage that has both counts: the estimate of the input, and one token written, where the provider told none."""
+    """Return a usage that has both counts: the estimate of the input, and one token written, where the provider told none.
+
+    No request is empty: a provider whose counts of the input are all 0 has not counted yet. With a cache, 0 of them may be new.
+    """
     counts = {"input_tokens": max(1, input_tokens), "output_tokens": 1}
-    return {**usage, **{name: count for name, count in counts.items() if usage.get(name) is None}}
+    missing = {name: count for name, count in counts.items() if usage.get(name) is None}
+    if not any(usage.get(name) for name in _INPUT_COUNTS):
+        missing["input_tokens"] = counts["input_tokens"]
+    return {**usage, **missing}

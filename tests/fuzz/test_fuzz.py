@@ -135,6 +135,7 @@ ANTHROPIC: Final[dict[str, list[Any]]] = {
         START, block(type="text", text=""), delta(type="text_delta", text="x"), block(1, **TOOL), over(0), over(1), *DONE,
     ],
     "a citation that is text": [START, block(type="text", text=""), delta(type="citations_delta", citation="x"), over(), *DONE],
+    "an input of no tokens": [message(usage={"input_tokens": 0, "cache_read_input_tokens": 0, "output_tokens": 1}), *DONE],
     "citations that are a number": [START, block(type="text", text="", citations=5), over(), *DONE],
     "an error whose message is an object": [START, {"type": "error", "error": {"type": "api_error", "message": {"a": 1}}}],
     "an error event with an answer in it": [("error", {"message": {"text": "CANARY-7f3a91"}})],

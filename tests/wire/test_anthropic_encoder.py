@@ -579,6 +579,24 @@ def test_a_block_of_kind_other_that_was_denied_takes_its_deltas_along() -> None:
     assert brief(run(chunks)) == ["text#0", "text_delta", "/0", "end_turn"]
 
 
+@pytest.mark.parametrize(
+    ("usage", "tokens"),
+    [
+        ({"input_tokens": 0}, 42),
+        ({"input_tokens": 0, "cache_read_input_tokens": 0, "cache_creation_input_tokens": None}, 42),
+        ({"input_tokens": 0, "cache_read_input_tokens": 9}, 0),
+        ({"input_tokens": 0, "cache_creation_input_tokens": 9}, 0),
+        ({"input_tokens": 3}, 3),
+    ],
+)
+def test_an_input_of_no_tokens_is_estimated(usage: dict[str, Any], tokens: int) -> None:
+    """Clients decide by it when to condense; with a cache there may be nothing else."""
+    start, *_ = run(
+        [anthropic({"type": "message_start", "message": {**MESSAGE, "usage": usage}}, ROLE), ended("end_turn", "stop")]
+    )
+    assert start["message"]["usage"]["input_tokens"] == tokens
+
+
 def test_citations_are_side_data_of_their_text() -> None:
     """They keep their place in the block; the body collects them."""
     citation = {"type": "char_location", "cited_text": "a", "document_index": 0, "document_title": None}
