@@ -13,7 +13,7 @@ Deliberate differences from the bytes:
 6. A ping, a comment and an event without data is a chunk without choices: a sign of life.
 
 What would break the official SDKs is malformed and ends the answer: a field of `luthien_asgi.wire.anthropic_shapes` with another
-type, and a thinking block that goes on after its signature.
+type, a delta in a block that it does not fit, and a thinking block that goes on after its signature.
 """
 
 from __future__ import annotations
@@ -227,7 +227,7 @@ def _delta_fields(block: _OpenBlock, delta: ChunkData) -> ChunkData:
         raise malformed()
     fitting = _FITTING.get(kind)
     if fitting is None or block.kind == "other":
-        check_delta(delta)
+        check_delta(delta, block.said["type"])
         if fitting is not None and kind != "input_json_delta" and not isinstance(block.said.get(fitting[1]), str):
             raise malformed()
         return {}

@@ -61,6 +61,29 @@ _DELTAS: Final[Mapping[str, _Types]] = {
     "citations_delta": {"citation": (dict,)},
     "compaction_delta": {"content": _TEXT, "encrypted_content": _TEXT},
 }
+_WHOLE: Final = (
+    "redacted_thinking",
+    "web_search_tool_result",
+    "web_fetch_tool_result",
+    "code_execution_tool_result",
+    "bash_code_execution_tool_result",
+    "text_editor_code_execution_tool_result",
+    "tool_search_tool_result",
+    "advisor_tool_result",
+    "mcp_tool_result",
+    "mcp_tool_listing",
+    "container_upload",
+    "fallback",
+)
+"""Blocks that come whole in their start."""
+_DELTAS_OF: Final[Mapping[str, frozenset[str]]] = {
+    "text": frozenset({"text_delta", "citations_delta"}),
+    "thinking": frozenset({"thinking_delta", "signature_delta"}),
+    "compaction": frozenset({"compaction_delta"}),
+    **dict.fromkeys(("tool_use", "server_tool_use", "mcp_tool_use"), frozenset({"input_json_delta"})),
+    **dict.fromkeys(_WHOLE, frozenset[str]()),
+}
+"""The deltas that fit a block, of those that are known; a delta or a block of the future fits everything."""
 
 
 def check_message(message: Mapping[str, Any]) -> None:
@@ -90,10 +113,10 @@ def _check_result(block: Mapping[str, Any]) -> None:
         raise malformed()
 
 
-def check_delta(delta: Mapping[str, Any]) -> None:
-    """Check the `delta` of a block."""
+def check_delta(delta: Mapping[str, Any], block: str) -> None:
+    """Check the `delta` of a block of that type."""
     kind = delta.get("type")
-    if type(kind) is not str:
+    if type(kind) is not str or (kind in _DELTAS and kind not in _DELTAS_OF.get(block, _DELTAS)):
         raise malformed()
     _check(delta, _DELTAS.get(kind, {}))
 

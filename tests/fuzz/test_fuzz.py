@@ -136,6 +136,14 @@ ANTHROPIC: Final[dict[str, list[Any]]] = {
     ],
     "a citation that is text": [START, block(type="text", text=""), delta(type="citations_delta", citation="x"), over(), *DONE],
     "an input of no tokens": [message(usage={"input_tokens": 0, "cache_read_input_tokens": 0, "output_tokens": 1}), *DONE],
+    "a condensed history in a text": [
+        START, block(type="text", text="a"), delta(type="compaction_delta", content="x"), over(), *DONE,
+    ],
+    "citations in thinking": [START, THINKING, delta(type="citations_delta", citation={"type": "x"}), SIGNED, over(), *DONE],
+    "arguments in a result": [
+        START, block(type="web_search_tool_result", tool_use_id="s1", content=[]),
+        delta(type="input_json_delta", partial_json="{}"), over(), *DONE,
+    ],
     "citations that are a number": [START, block(type="text", text="", citations=5), over(), *DONE],
     "an error whose message is an object": [START, {"type": "error", "error": {"type": "api_error", "message": {"a": 1}}}],
     "an error event with an answer in it": [("error", {"message": {"text": "CANARY-7f3a91"}})],

@@ -284,6 +284,47 @@ def test_unknown_events_are_carried() -> None:
     assert rider(carried) == {"anthropic": {"type": "weather", "is": "fine"}}
 
 
+BLOCKS: dict[str, Data] = {
+    "text": {"text": ""},
+    "thinking": {"thinking": "", "signature": ""},
+    "redacted_thinking": {"data": "x"},
+    "tool_use": {"id": "c", "name": "f", "input": {}},
+    "server_tool_use": {"id": "c", "name": "f", "input": {}},
+    "mcp_tool_use": {"id": "c", "name": "f", "input": {}, "server_name": "s"},
+    "web_search_tool_result": {"tool_use_id": "c", "content": []},
+    "compaction": {"content": None},
+    "container_upload": {"file_id": "f"},
+    "newest": {"text": "", "thinking": "", "signature": ""},
+}
+DELTAS: dict[str, tuple[Data, set[str]]] = {
+    "text_delta": ({"text": "x"}, {"text"}),
+    "citations_delta": ({"citation": {"type": "x"}}, {"text"}),
+    "thinking_delta": ({"thinking": "x"}, {"thinking"}),
+    "signature_delta": ({"signature": "x"}, {"thinking"}),
+    "input_json_delta": ({"partial_json": "{}"}, {"tool_use", "server_tool_use", "mcp_tool_use"}),
+    "compaction_delta": ({"content": "x"}, {"compaction"}),
+    "newest_delta": ({"n": 1}, set(BLOCKS)),
+}
+
+
+@pytest.mark.parametrize("block", BLOCKS)
+@pytest.mark.parametrize("kind", DELTAS)
+def test_a_delta_is_for_the_blocks_that_it_fits(kind: str, block: str) -> None:
+    """And for those of the future, as a delta of the future is for all."""
+    fields, fits = DELTAS[kind]
+    events: list[Data] = [
+        {"type": "message_start", "message": {"id": "m"}},
+        {"type": "content_block_start", "index": 0, "content_block": {"type": block, **BLOCKS[block]}},
+        {"type": "content_block_delta", "index": 0, "delta": {"type": kind, **fields}},
+        {"type": "content_block_stop", "index": 0},
+        {"type": "message_delta", "delta": {"stop_reason": "end_turn"}},
+        {"type": "message_stop"},
+    ]
+    _, error = decode([b"data: %s\n\n" % json.dumps(event).encode() for event in events])
+    assert (error is None) == (block in fits | {"newest"})
+    assert error is None or "malformed" in error.message
+
+
 @pytest.mark.parametrize(
     ("name", "finish", "stop"),
     [

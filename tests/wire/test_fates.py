@@ -484,11 +484,17 @@ HI: Mapping[str, Any] = {
     "anthropic": {"type": "text", "text": "hi"},
     "openai": {"index": 0, "message": {"role": "assistant", "content": "hi"}, "finish_reason": "stop"},
 }
-BLOCK_OF_DELTA = {"input_json_delta": "tool_use", "thinking_delta": "thinking", "signature_delta": "thinking"}
+BLOCK_OF_DELTA = {
+    "input_json_delta": "tool_use",
+    "thinking_delta": "thinking",
+    "signature_delta": "thinking",
+    "compaction_delta": "compaction",
+}
 BLOCKS: Mapping[str, dict[str, Any]] = {
     "text": {"type": "text", "text": ""},
     "thinking": {"type": "thinking", "thinking": "", "signature": ""},
     "tool_use": {"type": "tool_use", "id": "c", "name": "f", "input": {}},
+    "compaction": {"type": "compaction", "content": None},
 }
 CALL = {"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}
 ANSWER_EXAMPLES: Mapping[str, Any] = {
