@@ -66,14 +66,14 @@ class AnthropicEncoder:
         self._model = model
         self._id = id if id.startswith("msg_") else f"msg_{id}"
         self._input_tokens = input_tokens
-        self._collector = AnthropicCollector() if collect else None
+        self._omissions = Omissions()
+        self._collector = AnthropicCollector(self._omissions) if collect else None
         self._writer = BlockWriter(self._collector or AnthropicFrames())
         self._open: _Open | None = None
         self._calls = Calls()
         self._waiting: list[tuple[Part, bool]] = []
         self._early: list[Mapping[str, Any]] = []
         self._ending = Ending()
-        self._omissions = Omissions()
 
     def feed(self, chunk: Chunk) -> list[bytes]:
         """Return the frames of a chunk. Raises `StreamStateError` for what the order of events does not allow."""

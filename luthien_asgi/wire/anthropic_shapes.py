@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from luthien_asgi.wire.faults import malformed
 
-__all__ = ["check_block", "check_delta", "check_message", "check_message_delta"]
+__all__ = ["check_block", "check_delta", "check_message", "check_message_delta", "settled_fields"]
 
 _Types = Mapping[str, tuple[type | None, ...]]
 
@@ -119,6 +119,12 @@ def check_delta(delta: Mapping[str, Any], block: str) -> None:
     if type(kind) is not str or (kind in _DELTAS and kind not in _DELTAS_OF.get(block, _DELTAS)):
         raise malformed()
     _check(delta, _DELTAS.get(kind, {}))
+
+
+def settled_fields(block: Mapping[str, Any]) -> frozenset[str]:
+    """Return the fields of a block that only deltas which are known write: all that one of a known type has, or may have."""
+    kind = block["type"]
+    return frozenset((*block, *_BLOCKS.get(kind, {}))) if kind in _DELTAS_OF else frozenset()
 
 
 def check_message_delta(event: Mapping[str, Any]) -> None:

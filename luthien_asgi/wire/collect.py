@@ -1,22 +1,64 @@
-"""Collects the events of an Anthropic answer into the body of a `stream: false` response."""
+"""Collects the events of an Anthropic answer into the body of a `stream: false` response.
+
+Strategy: a delta that is known writes the field that is its own, as the official SDKs do. What else a delta says adds to the
+block where nothing is known of it: what a policy judged, and a client reads, under a name is written in no other way.
+"""
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from luthien_asgi import jsontext
+from luthien_asgi.wire.anthropic_shapes import settled_fields
+from luthien_asgi.wire.omissions import UNKNOWN, Omissions
 
 __all__ = ["AnthropicCollector"]
 
 
-class AnthropicCollector:
-    """Takes events as `AnthropicFrames` does, and gives no frames but a message at the end."""
+@dataclass(slots=True)
+class _Block:
+    """A block as its start gave it, and what its deltas add."""
 
-    def __init__(self) -> None:
+    said: dict[str, Any]
+    settled: frozenset[str]
+    """What only the deltas that are known write."""
+    texts: defaultdict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
+    """Fragments by the field that they go on with."""
+    json: list[str] = field(default_factory=list)
+    citations: list[object] = field(default_factory=list)
+
+    def add(self, name: str, value: object) -> None:
+        """Add to a field of which nothing is known: text goes on, everything else stands in the place of what was there."""
+        if name != "signature" and isinstance(value, str) and isinstance(self.said.get(name), str):
+            self.texts[name].append(value)
+        else:
+            self.said[name] = value
+            self.texts.pop(name, None)
+
+    def whole(self) -> dict[str, Any]:
+        """Return the block."""
+        found = dict(self.said)
+        for name, fragments in self.texts.items():
+            found[name] = (found.get(name) or "") + "".join(fragments)
+        if self.citations:
+            found["citations"] = [*(found.get("citations") or ()), *self.citations]
+        written = "".join(self.json)
+        return {**found, "input": _input(written)} if written.strip() else found
+
+
+class AnthropicCollector:
+    """Takes events as `AnthropicFrames` does, and gives no frames but a message at the end.
+
+    What a delta says and its block has no place for is named in `omissions`.
+    """
+
+    def __init__(self, omissions: Omissions) -> None:
+        self._omissions = omissions
         self._message: dict[str, Any] = {}
-        self._blocks: list[dict[str, Any]] = []
-        self._fragments: list[list[str]] = []
+        self._blocks: list[_Block] = []
 
     def event(self, event: Mapping[str, Any]) -> list[bytes]:
         """Add one event; there is no frame. Events that say nothing about the message are passed over."""
@@ -26,33 +68,51 @@ class AnthropicCollector:
 
     def text(self, index: int, text: str) -> list[bytes]:
         """Add text to a block; there is no frame."""
-        self._fragments[index].append(text)
+        self._blocks[index].texts["text"].append(text)
         return []
 
     def body(self) -> dict[str, Any]:
         """Return the message."""
-        blocks = [_whole(block, "".join(texts)) for block, texts in zip(self._blocks, self._fragments, strict=True)]
-        return {**self._message, "content": blocks}
+        return {**self._message, "content": [block.whole() for block in self._blocks]}
 
     def _start(self, event: Mapping[str, Any]) -> None:
         self._message = dict(event["message"])
 
     def _open(self, event: Mapping[str, Any]) -> None:
         block = event["content_block"]
-        self._blocks.append(dict(block))
-        self._fragments.append([])
+        self._blocks.append(_Block(dict(block), settled_fields(block)))
         served = block.get("to") if block.get("type") == "fallback" else None
         if isinstance(served, Mapping) and served.get("model"):
             # The last fallback block names the model that answered, as in the provider's own whole message.
             self._message["model"] = served["model"]
 
     def _delta(self, event: Mapping[str, Any]) -> None:
-        index, delta = event["index"], event["delta"]
-        name = _FRAGMENT_OF.get(delta["type"])
-        if name is not None:
-            self._fragments[index].append(delta.get(name) or "")
+        block, delta = self._blocks[event["index"]], event["delta"]
+        kind = delta["type"]
+        if kind == "input_json_delta":
+            block.json.append(delta.get("partial_json") or "")
+        elif kind == _TEXT_DELTAS.get(block.said["type"]):
+            block.texts[block.said["type"]].append(delta.get(block.said["type"]) or "")
         else:
-            _merge(self._blocks[index], delta)
+            self._fields(block, delta, _WRITES.get(kind, ()))
+
+    def _fields(self, block: _Block, delta: Mapping[str, Any], own: tuple[str, ...]) -> None:
+        """Take a delta that is no fragment. `own` are the fields that its type gives whole."""
+        for name, value in delta.items():
+            if name == "type":
+                continue
+            if name not in own:
+                self._further(block, name, value)
+            elif name == "citation":
+                block.citations.append(value)
+            else:
+                block.said[name] = value
+
+    def _further(self, block: _Block, name: str, value: object) -> None:
+        if name in block.settled:
+            self._omissions.add(UNKNOWN)
+        else:
+            block.add(name, value)
 
     def _end(self, event: Mapping[str, Any]) -> None:
         usage = {**(self._message.get("usage") or {}), **_known(event.get("usage") or {})}
@@ -68,31 +128,18 @@ _EVENTS: Final[Mapping[str, Callable[[AnthropicCollector, Mapping[str, Any]], No
 }
 _NOT_FURTHER: Final = frozenset({"type", "delta", "usage", "id", "model", "role", "content"})
 """Fields of a last event that are its own, or what the message has said already."""
-_FRAGMENT_OF: Final[Mapping[str, str]] = {"text_delta": "text", "thinking_delta": "thinking", "input_json_delta": "partial_json"}
+_TEXT_DELTAS: Final[Mapping[str, str]] = {"text": "text_delta", "thinking": "thinking_delta"}
+"""Blocks whose text stands under the name of their type, and the delta that goes on with it."""
+_WRITES: Final[Mapping[str, tuple[str, ...]]] = {
+    "citations_delta": ("citation",),
+    "signature_delta": ("signature",),
+    "compaction_delta": ("content", "encrypted_content"),
+}
+"""The fields that a delta gives whole."""
 
 
 def _known(usage: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in usage.items() if value is not None}
-
-
-def _merge(block: dict[str, Any], delta: Mapping[str, Any]) -> None:
-    """Add a delta that is not a fragment: a citation, a signature, or a field of a block type to come."""
-    for name, value in delta.items():
-        if name == "type":
-            continue
-        if name == "citation":
-            block["citations"] = [*(block.get("citations") or []), value]
-        elif name != "signature" and isinstance(value, str) and isinstance(block.get(name), str):
-            block[name] += value
-        else:
-            block[name] = value
-
-
-def _whole(block: dict[str, Any], text: str) -> dict[str, Any]:
-    for name in ("text", "thinking"):
-        if block["type"] == name:
-            return {**block, name: (block.get(name) or "") + text}
-    return {**block, "input": _input(text)} if text.strip() else block
 
 
 def _input(text: str) -> dict[str, Any]:

@@ -144,6 +144,12 @@ ANTHROPIC: Final[dict[str, list[Any]]] = {
         START, block(type="web_search_tool_result", tool_use_id="s1", content=[]),
         delta(type="input_json_delta", partial_json="{}"), over(), *DONE,
     ],
+    "a delta of the future with a text that is none": [
+        START, block(type="text", text="a"), delta(type="text", text={"a": 1}, citations=5), over(), *DONE,
+    ],
+    "a delta of the future with a name and an id": [
+        START, block(**TOOL), delta(type="newest_delta", id=5, name="g", input=[]), over(), *DONE,
+    ],
     "citations that are a number": [START, block(type="text", text="", citations=5), over(), *DONE],
     "an error whose message is an object": [START, {"type": "error", "error": {"type": "api_error", "message": {"a": 1}}}],
     "an error event with an answer in it": [("error", {"message": {"text": "CANARY-7f3a91"}})],
