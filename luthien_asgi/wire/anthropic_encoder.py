@@ -261,7 +261,8 @@ class AnthropicEncoder:
         return frames + self._release() if self._waiting else frames
 
     def _redacted(self, part: Part, signable: bool) -> list[bytes]:
-        del signable
+        if part.event is not None:
+            return self._other(part, signable)
         return self._close_all() + self._start_block(part) + self._close()
 
     def _other(self, part: Part, signable: bool) -> list[bytes]:

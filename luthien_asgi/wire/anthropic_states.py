@@ -5,7 +5,8 @@ The rule that keeps this file honest: whether an event is allowed is decided her
 
 - `message_start` is first and once; blocks do not overlap; a delta fits its block; after `message_delta`
   comes `message_stop` alone.
-- A signature is the last word of a thinking block.
+- A signature is the last word of a thinking block; redacted thinking has none after its start. A delta of a type to come
+  (`OTHER_DELTA`) is no such word.
 - Once a tool_use block is out, only tool_use may follow: a client stores the order and the provider refuses it in the next turn.
   Blocks of kind other, which ran at the provider, are exempt, and so is an order that the provider itself wrote
   (`PROVIDER_ORDER`).
@@ -107,10 +108,12 @@ EVENT_TRIGGERED_TRANSITIONS: Final[Mapping[State, Mapping[Event, State]]] = Mapp
             Event.BLOCK_STOP: State.BETWEEN,
         },
         State.SIGNED: {
+            Event.OTHER_DELTA: State.SIGNED,
             Event.PASS_THROUGH: State.SIGNED,
             Event.BLOCK_STOP: State.BETWEEN,
         },
         State.REDACTED: {
+            Event.OTHER_DELTA: State.REDACTED,
             Event.PASS_THROUGH: State.REDACTED,
             Event.BLOCK_STOP: State.BETWEEN,
         },

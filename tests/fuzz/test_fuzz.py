@@ -135,7 +135,6 @@ ANTHROPIC: Final[dict[str, list[Any]]] = {
         START, block(type="text", text=""), delta(type="text_delta", text="x"), block(1, **TOOL), over(0), over(1), *DONE,
     ],
     "a citation that is text": [START, block(type="text", text=""), delta(type="citations_delta", citation="x"), over(), *DONE],
-    "an input of no tokens": [message(usage={"input_tokens": 0, "cache_read_input_tokens": 0, "output_tokens": 1}), *DONE],
     "a condensed history in a text": [
         START, block(type="text", text="a"), delta(type="compaction_delta", content="x"), over(), *DONE,
     ],
@@ -144,12 +143,17 @@ ANTHROPIC: Final[dict[str, list[Any]]] = {
         START, block(type="web_search_tool_result", tool_use_id="s1", content=[]),
         delta(type="input_json_delta", partial_json="{}"), over(), *DONE,
     ],
+    "a delta of the future in redacted thinking": [
+        START, block(type="redacted_thinking", data="x"), delta(type="newest_delta", n=1), over(), *DONE,
+    ],
+    "a delta of the future after the signature": [START, THINKING, SIGNED, delta(type="newest_delta", n=1), over(), *DONE],
     "a delta of the future with a text that is none": [
         START, block(type="text", text="a"), delta(type="text", text={"a": 1}, citations=5), over(), *DONE,
     ],
     "a delta of the future with a name and an id": [
         START, block(**TOOL), delta(type="newest_delta", id=5, name="g", input=[]), over(), *DONE,
     ],
+    "an input of no tokens": [message(usage={"input_tokens": 0, "cache_read_input_tokens": 0, "output_tokens": 1}), *DONE],
     "citations that are a number": [START, block(type="text", text="", citations=5), over(), *DONE],
     "an error whose message is an object": [START, {"type": "error", "error": {"type": "api_error", "message": {"a": 1}}}],
     "an error event with an answer in it": [("error", {"message": {"text": "CANARY-7f3a91"}})],

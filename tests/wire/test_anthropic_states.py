@@ -72,6 +72,15 @@ def test_a_signature_is_the_last_word_of_its_block() -> None:
             run(*signed, event)
 
 
+@pytest.mark.parametrize("start", STARTS)
+def test_a_delta_to_come_is_for_every_block(start: Event) -> None:
+    """Wherever it stands in it."""
+    assert run(Event.MESSAGE_START, start, Event.OTHER_DELTA, *STARTS[start], Event.OTHER_DELTA, Event.BLOCK_STOP) in {
+        State.BETWEEN,
+        State.AFTER_TOOL,
+    }
+
+
 def test_an_error_needs_its_open_block_closed() -> None:
     """What is open is closed before the error; nothing follows it."""
     with pytest.raises(StreamStateError):

@@ -41,6 +41,7 @@ def collected(block: Data, *deltas: Data) -> tuple[Data, Sequence[str]]:
         ({"type": "text", "text": "a"}, {"text": "b", "citations": 5}),
         ({"type": "text", "text": "a"}, {"text": {"type": "text_delta", "text": "b"}}),
         ({"type": "thinking", "thinking": "a", "signature": "s"}, {"thinking": "b", "signature": "t"}),
+        ({"type": "redacted_thinking", "data": "a"}, {"data": "b"}),
         ({"type": "tool_use", "id": "c", "name": "f", "input": {"x": 1}}, {"id": "d", "name": "g", "input": {"y": 2}}),
         ({"type": "mcp_tool_use", "id": "c", "name": "f", "input": {}, "server_name": "s"}, {"server_name": 5}),
         ({"type": "web_search_tool_result", "tool_use_id": "c", "content": []}, {"content": ["x"]}),
