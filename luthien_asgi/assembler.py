@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from luthien_asgi.blocks import Block, BlockKind
 from luthien_asgi.chunks import Part
+from luthien_asgi.halves import joined
 
 __all__ = ["BlockAssembler", "OpenBlock", "Step"]
 
@@ -51,7 +52,7 @@ class OpenBlock:
         """Return the block as it stands."""
         return Block(
             kind=self.kind,
-            text="".join(self.fragments),
+            text=joined(self.fragments),
             id=self.id,
             name=self.name,
             signature=self.signature,

@@ -14,7 +14,7 @@ from luthien_asgi.blocks import BlockKind
 from luthien_asgi.chunks import Chunk, provider_fields, read_part, side_data
 from luthien_asgi.extras import harmless_extras
 
-__all__ = ["copied", "with_extras", "with_text", "with_usage", "without_side_data"]
+__all__ = ["copied", "with_extras", "with_text", "with_usage", "without_logprobs", "without_side_data"]
 
 _WRITABLE: Final = frozenset({BlockKind.TEXT, BlockKind.REFUSAL, BlockKind.TOOL_CALL})
 
@@ -55,6 +55,13 @@ def without_side_data(chunk: Chunk) -> Chunk:
     changed.choices[0].logprobs = None
     changed.choices[0].delta.annotations = None
     _reduce_rider(changed)
+    return changed
+
+
+def without_logprobs(chunk: Chunk) -> Chunk:
+    """Return a copy of a chunk without log probabilities."""
+    changed = copied(chunk)
+    changed.choices[0].logprobs = None
     return changed
 
 

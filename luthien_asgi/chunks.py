@@ -164,6 +164,12 @@ def has_role(chunk: Chunk) -> bool:
     return bool(chunk.choices) and "role" in delta_fields(chunk)
 
 
+def has_logprobs(chunk: Chunk) -> bool:
+    """Tell whether the chunk has log probabilities: of its text, or of what else might have been said."""
+    choices = chunk.choices
+    return bool(choices) and bool(_value(choices[0], "logprobs"))
+
+
 def read_part(chunk: Chunk) -> Part:
     """Return what the chunk says about a block."""
     choices = chunk.choices

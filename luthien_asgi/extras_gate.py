@@ -12,8 +12,8 @@ from functools import partial
 from typing import Any, Final
 
 from luthien_asgi.blocks import BlockKind
-from luthien_asgi.chunk_edits import copied, with_extras
-from luthien_asgi.chunks import Chunk, Part, delta_field, finish_reason_of, openai_fields, read_part
+from luthien_asgi.chunk_edits import copied, with_extras, without_logprobs
+from luthien_asgi.chunks import Chunk, Part, delta_field, finish_reason_of, has_logprobs, openai_fields, read_part
 from luthien_asgi.errors import ApiError
 from luthien_asgi.extras import BOUND, THINKING_FIELDS, is_harmless, is_terse
 from luthien_asgi.pipeline import Pipeline
@@ -53,7 +53,7 @@ class ExtrasGate:
         """Return what of a chunk goes on to the policy and the client: the chunk itself, or a copy with less."""
         extras = openai_fields(chunk)
         part = read_part(chunk)
-        if part.kind is None and chunk.choices and _has_logprobs(chunk):
+        if part.kind is None and finish_reason_of(chunk) is not None and has_logprobs(chunk):
             chunk = self._without_logprobs(chunk)
         if part.kind is BlockKind.OTHER and self._mute and delta_field(chunk, "audio"):
             return self._without_audio(chunk)
@@ -85,9 +85,7 @@ class ExtrasGate:
 
     def _without_logprobs(self, chunk: Chunk) -> Chunk:
         self._note("logprobs")
-        changed = copied(chunk)
-        changed.choices[0].logprobs = None
-        return changed
+        return without_logprobs(chunk)
 
     def _without_audio(self, chunk: Chunk) -> Chunk:
         self._note("audio")
@@ -99,7 +97,3 @@ class ExtrasGate:
         if name not in self._noted and len(self._noted) < _NAMES:
             self._noted.add(name)
             self._log.note(f"left out, because the policy could not judge it: {name[:_NAME]}")
-
-
-def _has_logprobs(chunk: Chunk) -> bool:
-    return finish_reason_of(chunk) is not None and bool(getattr(chunk.choices[0], "logprobs", None))

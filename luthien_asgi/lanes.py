@@ -37,8 +37,10 @@ class Lane:
     dropped: bool = False
     changed: bool = False
     """Whether a transforming policy let something else go on than the backend wrote."""
-    let_out: list[str] = field(default_factory=list)
-    """What a transforming policy let go on, kept where its errors pass."""
+    behind: str = ""
+    """What a transforming policy keeps back, as long as it has changed nothing."""
+    half: str = ""
+    """The first half of a character that a transforming policy gets when it is whole."""
     unchecked: set[int] = field(default_factory=set)
     """Policies (the `id` of their plans) that failed at it and whose errors pass: its chunks go on without them."""
 

@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from luthien_asgi.blocks import Block
-from luthien_asgi.chunk_edits import without_side_data
-from luthien_asgi.chunks import Chunk, Part, finish_reason_of, read_part
+from luthien_asgi.chunk_edits import with_text, without_logprobs, without_side_data
+from luthien_asgi.chunks import Chunk, Part, finish_reason_of, has_logprobs, read_part
 from luthien_asgi.errors import PolicyError
+from luthien_asgi.halves import ends_in_half, joined
 from luthien_asgi.lanes import Lane
 from luthien_asgi.pipeline import Step
-from luthien_asgi.plans import PolicyPlan
+from luthien_asgi.plans import Hook, PolicyPlan
 from luthien_asgi.step_hooks import StepHooks, checked_chunks
 from luthien_asgi.terms import Terms
 
@@ -40,19 +41,46 @@ class Rewriter:
             if lane.changed:
                 # Citations of a text that was changed point nowhere.
                 return []
+        elif (whole := self._whole(lane, chunk, part)) is not chunk:
+            chunk, part = whole, read_part(whole)
+            if not part.text:
+                return []
+        return await self._asked(plan, plan.on_chunk_added, lane, chunk, part)
+
+    async def _asked(self, plan: PolicyPlan, hook: Hook, lane: Lane, chunk: Chunk, part: Part) -> list[Chunk]:
+        if not lane.changed:
+            lane.behind += part.text
         try:
-            result = await self._hooks.call(plan, plan.on_chunk_added, chunk, lane.contexts[id(plan)])
+            result = await self._hooks.call(plan, hook, chunk, lane.contexts[id(plan)])
             goes_on = [chunk] if result is None else _checked_parts(plan, lane, result)
         except PolicyError as error:
-            self._hooks.require_tolerance(plan, plan.on_chunk_added, lane, error)
-            return await self._recovered(plan, lane, chunk)
-        texts = [read_part(new).text for new in goes_on]
-        if plan.passes_errors:
-            lane.let_out += texts
-        if "".join(texts) != part.text:
-            lane.changed = True
+            self._hooks.require_tolerance(plan, hook, lane, error)
+            return await self._recovered(plan, lane, chunk, part)
+        text = "".join([read_part(new).text for new in goes_on])
+        if text != part.text or (text and lane.behind != text):
+            # What comes with a fragment speaks of it as it was cut.
             goes_on = [without_side_data(new) for new in goes_on]
+        self._note_sent(lane, text)
         return goes_on
+
+    def _whole(self, lane: Lane, chunk: Chunk, part: Part) -> Chunk:
+        """Return a chunk with whole characters, and without what the policy could not judge."""
+        if has_logprobs(chunk):
+            self._terms.log.note("left out, because the policy could not judge it: logprobs")
+            chunk = without_logprobs(chunk)
+        if not lane.half and not ends_in_half(part.text):
+            return chunk
+        text, lane.half = joined((lane.half, part.text)), ""
+        if ends_in_half(text):
+            text, lane.half = text[:-1], text[-1]
+        return with_text(chunk, text)
+
+    @staticmethod
+    def _note_sent(lane: Lane, text: str) -> None:
+        if lane.changed or not lane.behind.startswith(text):
+            lane.changed, lane.behind = True, ""
+        else:
+            lane.behind = lane.behind[len(text) :]
 
     async def rest(self, lane: Lane, block: Block) -> list[Chunk]:
         """Return what the policy had kept back of a block that ends."""
@@ -60,22 +88,26 @@ class Rewriter:
         if plan is None:
             return []
         kept: list[Chunk] = []
+        if lane.half and plan.on_chunk_added is not None and id(plan) not in lane.unchecked:
+            half = self._terms.make.fragment(lane.block, lane.half)
+            kept = await self._asked(plan, plan.on_chunk_added, lane, half, read_part(half))
         if plan.on_block_end is not None and id(plan) not in lane.unchecked:
             try:
                 result = await self._hooks.call(plan, plan.on_block_end, block, lane.contexts[id(plan)])
-                kept = _checked_parts(plan, lane, result) if result is not None else []
+                rest = _checked_parts(plan, lane, result) if result is not None else []
+                self._note_sent(lane, "".join([read_part(new).text for new in rest]))
+                kept += rest
             except PolicyError as error:
                 self._hooks.require_tolerance(plan, plan.on_block_end, lane, error)
-                kept = self._unsent(lane)
-        if lane.changed:
+                kept += self._unsent(lane)
+        if lane.changed or lane.behind:
             self._hooks.note_change(plan, lane)
         return kept
 
-    async def _recovered(self, plan: PolicyPlan, lane: Lane, chunk: Chunk) -> list[Chunk]:
+    async def _recovered(self, plan: PolicyPlan, lane: Lane, chunk: Chunk, part: Part) -> list[Chunk]:
         if unsent := self._unsent(lane):
             return unsent
-        before = "".join(lane.block.fragments[:-1])
-        if plan.on_block_end is not None and "".join(lane.let_out) != before:
+        if plan.on_block_end is not None and (lane.changed or lane.behind != part.text):
             try:
                 kept = await self._hooks.call(plan, plan.on_block_end, lane.block.block(), lane.contexts[id(plan)])
                 return [*_checked_parts(plan, lane, kept or ()), chunk]
@@ -85,9 +117,8 @@ class Rewriter:
 
     def _unsent(self, lane: Lane) -> list[Chunk]:
         """Return the text that the policy had neither changed nor let out when it failed."""
-        text, out = "".join(lane.block.fragments), "".join(lane.let_out)
-        rest = text.removeprefix(out) if text.startswith(out) else ""
-        return [self._terms.make.fragment(lane.block, rest)] if rest else []
+        rest, lane.behind = lane.behind, ""
+        return [self._terms.make.fragment(lane.block, rest)] if rest and not lane.changed else []
 
 
 def _checked_parts(plan: PolicyPlan, lane: Lane, chunks: Iterable[Chunk]) -> list[Chunk]:

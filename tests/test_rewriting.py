@@ -1,0 +1,80 @@
+"""Blocks that a policy rewrites as they flow: whole characters, and side data that does not depend on the cut."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import pytest
+
+from luthien_asgi import Block, BlockKind, Deny, Hold, Policy, Transform, Verdict, read_part
+from luthien_asgi.halves import ends_in_half, joined
+from luthien_asgi.policies import ReplaceText, UpperCase
+from luthien_asgi.request import WireName
+from luthien_asgi.testing import build_chunk, chunks, run_policy
+
+CLIENTS: Sequence[WireName] = ("openai", "anthropic", "responses")
+HIGH, LOW = "\ud83d", "\ude42"
+
+
+@pytest.mark.parametrize("client", CLIENTS)
+@pytest.mark.parametrize("stream", [True, False])
+async def test_a_character_that_was_cut_in_halves_is_whole_for_a_policy(client: WireName, *, stream: bool) -> None:
+    """Both for one that rewrites and for one that judges."""
+    policy = ReplaceText(replacements=[["🙂", "X"]])
+    assert (await run_policy(policy, chunks(f"a{HIGH}", f"{LOW}b"), client=client, stream=stream)).text == "aXb"
+    assert (await run_policy(UpperCase(), chunks("\ud801", "\udc28"), client=client, stream=stream)).text == "𐐀"
+
+    class NoSmiles(Policy):
+        handles: ClassVar = {BlockKind.TEXT: Hold()}
+
+        def on_block_complete(self, block: Block, ctx: Any) -> Verdict | None:
+            return Deny("no") if "🙂" in block.text else None
+
+    assert (await run_policy(NoSmiles(), chunks(f"a{HIGH}", f"{LOW}b"), client=client, stream=stream)).text == "no"
+
+
+@pytest.mark.parametrize("text", [[f"a{HIGH}"], ["a", HIGH, "b"], [f"a{LOW}", "b"]])
+async def test_a_half_without_its_other_is_not_lost(text: list[str]) -> None:
+    """It goes where it was, and the policy sees it at the latest when the block ends."""
+    seen: list[str] = []
+
+    class Sees(Policy):
+        handles: ClassVar = {BlockKind.TEXT: Transform()}
+
+        def on_chunk_added(self, chunk: Any, ctx: Any) -> None:
+            seen.append(read_part(chunk).text)
+
+    run = await run_policy(Sees(), chunks(*text))
+    assert "".join(seen) == run.text == "".join(text)
+
+
+async def test_side_data_is_kept_as_long_as_nothing_was_changed() -> None:
+    """A citation of a text that was only kept back for a while stays; after a change it goes, wherever the cuts are."""
+    citation = build_chunk({"choices": [{"index": 0, "delta": {"annotations": [{"type": "url_citation"}]}}]})
+    for cut in (["say he"], ["say ", "he"], ["say h", "e"]):
+        script = chunks(*cut, "x")
+        run = await run_policy(ReplaceText(replacements=[["hello", "bye"]]), [*script[:-3], citation, *script[-3:]])
+        assert (run.text, b"url_citation" in b"".join(run.frames)) == ("say hex", True)
+        script = chunks("hello ", *cut, "x")
+        run = await run_policy(ReplaceText(replacements=[["hello", "bye"]]), [*script[:-3], citation, *script[-3:]])
+        assert (run.text, b"url_citation" in b"".join(run.frames)) == ("bye say hex", False)
+
+
+async def test_log_probabilities_do_not_pass_a_policy_that_rewrites() -> None:
+    """They hold tokens that it was not asked about; the record says that they were left out."""
+    logprobs = {"content": [{"token": "fine", "logprob": -0.1, "bytes": None, "top_logprobs": []}]}
+    chunk = build_chunk({"choices": [{"index": 0, "delta": {"content": "fine"}, "logprobs": logprobs}]})
+    script = chunks("x")
+    run = await run_policy(UpperCase(), [script[0], chunk, *script[2:]])
+    assert (run.text, b"logprob" in b"".join(run.frames).replace(b'"logprobs":null', b"")) == ("FINE", False)
+    assert run.record is not None
+    assert "left out, because the policy could not judge it: logprobs" in run.record.notes
+
+
+def test_halves_that_meet_are_one_character() -> None:
+    """And nothing else is changed."""
+    assert joined(["a", HIGH, LOW, "b"]) == "a🙂b"
+    assert joined([LOW, HIGH]) == LOW + HIGH
+    assert joined(["ä", "𐐨"]) == "ä𐐨"
+    assert [ends_in_half(text) for text in ("", "a", HIGH, LOW, "🙂")] == [False, False, True, False, False]
