@@ -68,6 +68,9 @@ class Answer:
         self._rewriter = Rewriter(step, self._hooks, terms)
         self._assembler = BlockAssembler()
         self._lanes: dict[OpenBlock, Lane] = {}
+        self._flowing: dict[int, Lane] = {}
+        """By choice, the lane of a text whose fragments go on at once, as they are or as a policy rewrites them."""
+        self._left_over: list[Chunk] = []
         self._settlement = Settlement(step, outlet=self._outlet, make=terms.make, log=terms.log, settings=terms.settings)
         self._judged_ids: set[tuple[int, str]] = set()
         self._completed = False
@@ -83,14 +86,38 @@ class Answer:
         return bool(self._outlet.choices) and all(choice.finish is not None for choice in self._outlet.choices.values())
 
     def pass_plain(self, chunk: Chunk) -> bool:
-        """Send a chunk on that nobody looks at and that is plain text, where that can be done at once; tell whether it was.
+        """Take a chunk that is plain text and whose way is known, where that can be done at once; tell whether it was.
 
-        A short cut for what most chunks are: `take` does the same.
+        A short cut for what most chunks are: `take` does the same, and goes on where this stopped.
         """
-        if not self._transparent:
-            return False
         plain = plain_text(chunk)
-        return plain is not None and plain[0] in self._outlet.choices and self._outlet.offer(chunk, plain[1])
+        if plain is None:
+            return False
+        choice, text = plain
+        if self._transparent:
+            return choice in self._outlet.choices and self._outlet.offer(chunk, text)
+        lane = self._flowing.get(choice)
+        if lane is None:
+            return False
+        if lane.handling is None:
+            if not self._outlet.offer(chunk, text):
+                return False
+            lane.block.fragments.append(text)
+            return True
+        if not self._rewriter.can_take(lane, text):
+            return False
+        lane.block.fragments.append(text)
+        self._left_over = self._rewriter.take_plain(lane, chunk, text)
+        return not self._left_over or self._pass_left_over()
+
+    def _pass_left_over(self) -> bool:
+        """Send on what a rewriting policy gave, as far as there is room now; tell whether that was all."""
+        while self._left_over:
+            text = read_part(self._left_over[0]).text
+            if not self._outlet.offer(self._left_over[0], text):
+                return False
+            del self._left_over[0]
+        return True
 
     async def put(self, chunk: Chunk, part: Part) -> None:
         """Take a chunk that another step let out."""
@@ -110,6 +137,9 @@ class Answer:
     async def take(self, chunk: Chunk) -> None:
         """Take one chunk. Raises `ApiError` for what cannot go on."""
         part = read_part(chunk)
+        if self._left_over:
+            await self._take_left_over(part)
+            return
         reason = finish_reason_of(chunk)
         self._note(chunk, reason)
         if reason is not None:
@@ -150,6 +180,12 @@ class Answer:
     def halt(self) -> None:
         """Let nothing out any more that waits: a later step has ended the answer."""
         self._settlement.halt()
+
+    async def _take_left_over(self, part: Part) -> None:
+        """Go on with a chunk that the short cut did not bring to its end."""
+        left_over, self._left_over = self._left_over, []
+        lane = self._flowing[part.choice]
+        await self._pass_all(lane, left_over)
 
     # --- taking chunks -------------------------------------------------------------------------------------------------
 
@@ -222,6 +258,8 @@ class Answer:
         choice.said = choice.said or is_visible(lane.block, part)
         if lane.handling is not None and (side := side_data(chunk)):
             lane.block.events.append(side)
+        if choice.text_sent and part.kind is BlockKind.TEXT and self._may_flow(lane):
+            self._flowing[part.choice] = lane
         if lane.handling is None and not (lane.waits or lane.dropped):
             await self._outlet.send(lane.block, chunk, part)
         elif lane.handling is None or not (lane.watchers or isinstance(lane.handling, Transform)):
@@ -232,6 +270,11 @@ class Answer:
             await self._pass(lane, chunk, part)
         else:
             await self._pass_all(lane, await self._rewriter.rewritten(lane, chunk, part))
+
+    def _may_flow(self, lane: Lane) -> bool:
+        if lane.block.bounded or lane.dropped or lane.waits:
+            return False
+        return lane.handling is None or (isinstance(lane.handling, Transform) and self._rewriter.is_strict(lane))
 
     async def _pass_all(self, lane: Lane, chunks: list[Chunk]) -> None:
         for chunk in chunks:
@@ -255,6 +298,8 @@ class Answer:
         """End a block: flush, judge, release. `closing` is the provider's own closing chunk, where it has one."""
         block = lane.block.block()
         self._judged_ids.add((block.choice, block.id))
+        if self._flowing.get(block.choice) is lane:
+            del self._flowing[block.choice]
         if self._records:
             self._terms.log.backend_blocks.append(block)
         if self.stopped:

@@ -1,21 +1,24 @@
 """Changed copies of chunks.
 
-Strategy: `copy.copy` of what is changed and of what holds it; the original is never touched. What tells of a text that is changed
-goes with it: log probabilities, annotations, the provider's own event and fields.
+Strategy: a shallow copy of what is changed and of what holds it; the original is never touched. Pydantic's own way to copy and to
+set a field costs ten times what the four attributes of its objects do. What tells of a text that is changed goes with it: log
+probabilities, annotations, the provider's own event and fields.
 """
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from luthien_asgi.blocks import BlockKind
-from luthien_asgi.chunks import Chunk, provider_fields, read_part, side_data
+from luthien_asgi.chunks import Chunk, plain_text, provider_fields, read_part, side_data
 from luthien_asgi.extras import harmless_extras
 
 __all__ = ["copied", "with_extras", "with_text", "with_usage", "without_logprobs", "without_side_data"]
 
+_Model = TypeVar("_Model")
+_put: Final = object.__setattr__
 _WRITABLE: Final = frozenset({BlockKind.TEXT, BlockKind.REFUSAL, BlockKind.TOOL_CALL})
 
 
@@ -25,6 +28,10 @@ def with_text(chunk: Chunk, text: str) -> Chunk:
     Side data of the text (citations, annotations, logprobs) goes with the text that it spoke of, unless the text stays the same.
     Raises `ValueError` for a chunk that carries thinking, which is not to be edited, or no text at all.
     """
+    if plain_text(chunk) is not None and text:
+        changed = copied(chunk)
+        _set(changed.choices[0].delta, "content", text)
+        return changed
     part = read_part(chunk)
     changed = copied(chunk)
     if text == part.text and part.kind in _WRITABLE:
@@ -96,11 +103,39 @@ def _set_rider(changed: Chunk, rider: Mapping[str, Any]) -> None:
 
 def copied(chunk: Chunk) -> Chunk:
     """Return a copy of a chunk whose delta can be edited without touching the original."""
-    new = copy.copy(chunk)
-    new.choices = [copy.copy(choice) for choice in chunk.choices]
-    for choice in new.choices:
-        choice.delta = copy.copy(choice.delta)
+    choices = []
+    for choice in chunk.choices:
+        new = _copy(choice)
+        _set(new, "delta", _copy(choice.delta))
+        choices.append(new)
+    changed = _copy(chunk)
+    _set(changed, "choices", choices)
+    return changed
+
+
+def _copy(model: _Model) -> _Model:
+    """Return a shallow copy of one of LiteLLM's objects, or of whatever stands in its place."""
+    try:
+        extra, fields = model.__pydantic_extra__, model.__dict__  # type: ignore[attr-defined]  # of a pydantic object
+    except AttributeError:
+        return copy.copy(model)
+    new = object.__new__(type(model))
+    _put(new, "__dict__", fields.copy())
+    _put(new, "__pydantic_extra__", None if extra is None else extra.copy())
+    _put(new, "__pydantic_fields_set__", model.__pydantic_fields_set__)  # type: ignore[attr-defined]
+    _put(new, "__pydantic_private__", None)
     return new
+
+
+def _set(model: object, name: str, value: object) -> None:
+    """Set a field of a copy."""
+    extra = getattr(model, "__pydantic_extra__", None)
+    if extra is not None and name not in model.__dict__:
+        extra[name] = value
+    elif name in getattr(model, "__dict__", ()):
+        model.__dict__[name] = value
+    else:
+        setattr(model, name, value)
 
 
 def _call_with_text(call: Any, text: str, *, custom: bool) -> Any:  # noqa: ANN401 - a dict or LiteLLM's class

@@ -45,11 +45,23 @@ class HookCaller:
         Raises `PolicyTimeout` when it is busy for the timeout without `keepalive()`, `PolicyError` when it raises. An `ApiError`
         of its own passes as it is.
         """
+        return await self.finish(plan, hook, self.begin(plan, hook, *args))
+
+    def begin(self, plan: PolicyPlan, hook: Hook, *args: Any) -> Any:  # noqa: ANN401 - what the hook returns
+        """Call a hook and return what it returns, perhaps an awaitable. Raises like `call`, but for the time-out."""
         try:
-            if is_blocking(hook):
-                return await self._watched(self._in_thread(hook, *args), plan.timeout or self._timeout)
-            result = hook(*args)
-            return await self._watched(result, plan.timeout or self._timeout) if inspect.isawaitable(result) else result
+            return self._in_thread(hook, *args) if is_blocking(hook) else hook(*args)
+        except ApiError:
+            raise
+        except Exception as error:
+            raise _failed(plan, hook) from error
+
+    async def finish(self, plan: PolicyPlan, hook: Hook, result: Any) -> Any:  # noqa: ANN401 - what the hook returns
+        """Return what a hook returned in the end. Raises like `call`."""
+        if not inspect.isawaitable(result):
+            return result
+        try:
+            return await self._watched(result, plan.timeout or self._timeout)
         except ApiError:
             raise
         except asyncio.CancelledError as error:
@@ -63,8 +75,7 @@ class HookCaller:
             msg = f"The policy {plan.name} did not answer in {hook.__name__} within its time."
             raise PolicyTimeout(msg) from error
         except Exception as error:
-            msg = f"The policy {plan.name} failed in {hook.__name__}."
-            raise PolicyError(msg) from error
+            raise _failed(plan, hook) from error
 
     @staticmethod
     async def _watched(work: Any, timeout: float) -> Any:  # noqa: ANN401, ASYNC109 - any awaitable; the deadline can be moved
@@ -95,6 +106,10 @@ class HookCaller:
         if self._pool is not None:
             self._pool.shutdown(wait=False, cancel_futures=True)
             self._pool = None
+
+
+def _failed(plan: PolicyPlan, hook: Hook) -> PolicyError:
+    return PolicyError(f"The policy {plan.name} failed in {hook.__name__}.")
 
 
 def _beater(loop: asyncio.AbstractEventLoop, deadline: asyncio.Timeout, timeout: float) -> Callable[[], None]:

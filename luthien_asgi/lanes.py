@@ -41,6 +41,8 @@ class Lane:
     """What a transforming policy keeps back, as long as it has changed nothing."""
     half: str = ""
     """The first half of a character that a transforming policy gets when it is whole."""
+    plain: bool = False
+    """Whether the transforming policy's hook returned at once when it was called last."""
     unchecked: set[int] = field(default_factory=set)
     """Policies (the `id` of their plans) that failed at it and whose errors pass: its chunks go on without them."""
 

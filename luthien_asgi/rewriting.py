@@ -6,6 +6,7 @@ far as that can be told: text that it had neither changed nor let out, or what i
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterable
 
 from luthien_asgi.blocks import Block
@@ -51,7 +52,9 @@ class Rewriter:
         if not lane.changed:
             lane.behind += part.text
         try:
-            result = await self._hooks.call(plan, hook, chunk, lane.contexts[id(plan)])
+            begun = self._hooks.begin(plan, hook, chunk, lane.contexts[id(plan)])
+            lane.plain = not inspect.isawaitable(begun)
+            result = await self._hooks.finish(plan, hook, begun)
             goes_on = [chunk] if result is None else _checked_parts(plan, lane, result)
         except PolicyError as error:
             self._hooks.require_tolerance(plan, hook, lane, error)
@@ -81,6 +84,34 @@ class Rewriter:
             lane.changed, lane.behind = True, ""
         else:
             lane.behind = lane.behind[len(text) :]
+
+    def is_strict(self, lane: Lane) -> bool:
+        """Tell whether a failure of the lane's policy ends the answer: then nothing has to be made good."""
+        plan = self._step.transformer(lane.block.kind)
+        return plan is not None and plan.on_chunk_added is not None and not (plan.passes_errors or self._terms.shadow)
+
+    def can_take(self, lane: Lane, text: str) -> bool:
+        """Tell whether `take_plain` can take a fragment of a lane: one of whole characters, by a hook that needs no waiting."""
+        return lane.plain and not lane.half and not lane.unchecked and not ends_in_half(text)
+
+    def take_plain(self, lane: Lane, chunk: Chunk, text: str) -> list[Chunk]:
+        """Return what goes on instead of a chunk that is plain text. Raises `PolicyError`."""
+        plan = self._step.members[0]
+        hook = plan.on_chunk_added
+        assert hook is not None  # noqa: S101 - it was called for this lane before
+        if not lane.changed:
+            lane.behind += text
+        try:
+            result = self._hooks.begin(plan, hook, chunk, lane.contexts[id(plan)])
+            if result is None:
+                self._note_sent(lane, text)
+                return [chunk]
+            goes_on = _checked_parts(plan, lane, result)
+        except PolicyError as error:
+            self._hooks.require_tolerance(plan, hook, lane, error)
+            raise
+        self._note_sent(lane, "".join([read_part(new).text for new in goes_on]))
+        return goes_on
 
     async def rest(self, lane: Lane, block: Block) -> list[Chunk]:
         """Return what the policy had kept back of a block that ends."""

@@ -35,12 +35,21 @@ class StepHooks:
 
     async def call(self, plan: PolicyPlan, hook: Hook, *args: Any) -> Any:  # noqa: ANN401 - what the hook returns
         """Return what a hook returns. Raises `PolicyError`, also for another `ApiError` that the hook raised."""
+        return await self.finish(plan, hook, self.begin(plan, hook, *args))
+
+    def begin(self, plan: PolicyPlan, hook: Hook, *args: Any) -> Any:  # noqa: ANN401 - what the hook returns
+        """Call a hook; what it returns may have to be waited for with `finish`. Raises `PolicyError`."""
         try:
-            return await self._terms.hooks.call(plan, hook, *args)
-        except PolicyError:
-            raise
+            return self._terms.hooks.begin(plan, hook, *args)
         except ApiError as error:
-            raise PolicyError(error.message, status=error.status, type=error.type, code=error.code) from error
+            raise _as_policy_error(error) from error
+
+    async def finish(self, plan: PolicyPlan, hook: Hook, result: Any) -> Any:  # noqa: ANN401 - what the hook returns
+        """Return what a hook returned in the end. Raises `PolicyError`."""
+        try:
+            return await self._terms.hooks.finish(plan, hook, result)
+        except ApiError as error:
+            raise _as_policy_error(error) from error
 
     async def watch(self, plan: PolicyPlan, chunk: Chunk, lane: Lane) -> None:
         """Show a chunk to a policy that does not change it."""
@@ -73,6 +82,12 @@ class StepHooks:
     def note_change(self, plan: PolicyPlan, lane: Lane) -> None:
         """Record that a policy rewrote a block as it flowed."""
         self._judge.note_change(plan, lane.block.block())
+
+
+def _as_policy_error(error: ApiError) -> PolicyError:
+    if isinstance(error, PolicyError):
+        return error
+    return PolicyError(error.message, status=error.status, type=error.type, code=error.code)
 
 
 def _text_of(plan: PolicyPlan, words: Iterable[Chunk] | None) -> str:

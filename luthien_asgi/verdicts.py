@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import inf
 from typing import Final, Literal
 
 from luthien_asgi.blocks import Block
@@ -102,8 +103,8 @@ class Escalate:
         if self.default not in {"allow", "deny"}:
             msg = f"default must be allow or deny, not {self.default!r}"
             raise ValueError(msg)
-        if self.timeout is not None and not self.timeout > 0:
-            msg = f"timeout must be positive, not {self.timeout!r}"
+        if self.timeout is not None and not 0 < self.timeout < inf:
+            msg = f"timeout must be positive and finite, not {self.timeout!r}"
             raise ValueError(msg)
 
 
