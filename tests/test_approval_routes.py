@@ -14,13 +14,12 @@ import httpx
 import pytest
 
 from luthien_asgi import (
-    Allow,
     Approval,
     Approvals,
     Block,
     BlockKind,
     ConfigError,
-    Deny,
+    Escalate,
     Handling,
     Hold,
     KeyAuth,
@@ -45,23 +44,13 @@ class Asking(Policy):
     """Asks a person about each tool call."""
 
     handles: ClassVar[dict[BlockKind, Handling]] = {BlockKind.TOOL_CALL: Hold()}
+    verdicts = (Escalate,)
 
-    def __init__(self, desk: Approvals, **more: Any) -> None:
-        self._desk = desk
+    def __init__(self, **more: Any) -> None:
         self._more = more
 
-    async def on_block_complete(self, block: Block, ctx: StreamContext) -> Verdict:
-        approval = self._desk.draft(
-            transaction_id=ctx.transaction_id,
-            policy="Asking",
-            question="May it?",
-            block=block,
-            client=ctx.client,
-            model=ctx.request.model,
-            **self._more,
-        )
-        decision = await self._desk.decide(approval)
-        return Allow() if decision.allowed else Deny(f"Denied by {decision.by}: {decision.reason}")
+    def on_block_complete(self, block: Block, ctx: StreamContext) -> Verdict:
+        return Escalate("May it?", message="A person said no.", **self._more)
 
 
 async def nothing(scope: Any, receive: Any, send: Any) -> None:
@@ -80,7 +69,7 @@ class Stage:
         self.app = LuthienMiddleware(
             nothing,
             backend=ScriptedBackend(ANSWER),
-            policy=Asking(self.desk, **more),
+            policy=Asking(**more),
             auth=KeyAuth({"carol": "client-key-22"}),
             settings=StreamSettings(ping_interval=0.05, commit_after=0.05, body_timeout=2.0),
             paths=Paths(approvals=AT),
@@ -158,7 +147,7 @@ def test_an_operator_denies_a_call(stage: Stage) -> None:
     assert stage.answer(approval.id, {"decision": "deny"}).json()["decision"] == "deny"
     response = answer.result(SECOND)
     assert "rm -rf" not in response.text
-    assert "Denied by operator:alice" in response.text
+    assert "A person said no." in response.text
 
 
 def test_a_stream_that_waits_shows_pings(stage: Stage) -> None:
@@ -226,7 +215,7 @@ async def test_closing_the_middleware_denies_what_waits() -> None:
     app = LuthienMiddleware(
         nothing,
         backend=ScriptedBackend(ANSWER),
-        policy=Asking(desk, default="allow"),
+        policy=Asking(default="allow"),
         settings=StreamSettings(ping_interval=0.01),
         approvals=desk,
     )
@@ -238,7 +227,7 @@ async def test_closing_the_middleware_denies_what_waits() -> None:
             if desk.waiting():
                 await app.aclose()
     assert b"rm -rf" not in seen
-    assert b"Denied by shutdown" in seen
+    assert b"A person said no." in seen
 
 
 # --- who may not

@@ -25,11 +25,10 @@ from starlette.applications import Starlette
 
 import luthien_asgi
 from luthien_asgi import (
-    Allow,
-    Approvals,
+    Approval,
     Block,
     BlockKind,
-    Deny,
+    Escalate,
     Hold,
     JsonlRecorder,
     Limits,
@@ -321,16 +320,10 @@ class Asking(Policy):
     """Asks a person about each tool call."""
 
     handles: ClassVar = {BlockKind.TOOL_CALL: Hold()}
+    verdicts = (Escalate,)
 
-    def __init__(self, desk: Approvals, asked: threading.Event) -> None:
-        self.desk = desk
-        self.asked = asked
-
-    async def on_block_complete(self, block: Block, ctx: StreamContext) -> Allow | Deny:
-        approval = self.desk.draft(transaction_id=ctx.transaction_id, policy="Asking", question="May it?", block=block)
-        self.asked.set()
-        decision = await self.desk.decide(approval)
-        return Allow() if decision.allowed else Deny("No.")
+    def on_block_complete(self, block: Block, ctx: StreamContext) -> Escalate:
+        return Escalate("May it?")
 
 
 def test_a_person_is_asked_from_two_terminals(folder: Path, serve: Any) -> None:
@@ -338,9 +331,14 @@ def test_a_person_is_asked_from_two_terminals(folder: Path, serve: Any) -> None:
     listing, answering = [block for block in SHELL if "/luthien/approvals" in block]
     desk, asked = load(folder / "luthien.yaml").approvals, threading.Event()
     assert desk is not None
+
+    async def notify(approval: Approval) -> None:
+        asked.set()
+
+    desk._notify = notify
     backend = ScriptedBackend(chunks("Hel", DANGEROUS))
     paths = Paths(approvals="/luthien/approvals")
-    app = LuthienMiddleware(Starlette(), backend=backend, policy=Asking(desk, asked), approvals=desk, paths=paths)
+    app = LuthienMiddleware(Starlette(), backend=backend, policy=Asking(), approvals=desk, paths=paths)
     url = serve(app, lifespan="on")
     body = json.dumps({"model": "scripted", "stream": True, "messages": [{"role": "user", "content": "Hi"}]})
     ask = ["curl", "-sN", f"{url}/v1/chat/completions", "-H", "content-type: application/json", "-d", body]

@@ -27,7 +27,7 @@ from pathlib import Path
 
 from starlette.applications import Starlette
 
-from luthien_asgi import Allow, Approvals, BlockKind, Deny, Hold, KeyAuth, LuthienMiddleware, Paths, Policy, StreamSettings
+from luthien_asgi import Approvals, BlockKind, Escalate, Hold, KeyAuth, LuthienMiddleware, Paths, Policy, StreamSettings
 from luthien_asgi.testing import ScriptedBackend, ToolCall, chunks
 
 telling = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
@@ -46,11 +46,10 @@ desk = Approvals(auth=KeyAuth({"alice": "operator-key-1"}), directory=Path(os.en
 
 class Asking(Policy):
     handles = {BlockKind.TOOL_CALL: Hold()}
+    verdicts = (Escalate,)
 
-    async def on_block_complete(self, block, ctx):
-        approval = desk.draft(transaction_id=ctx.transaction_id, policy="Asking", question="May it?", block=block)
-        decision = await desk.decide(approval)
-        return Allow() if decision.allowed else Deny(f"Denied by {decision.by}.")
+    def on_block_complete(self, block, ctx):
+        return Escalate("May it?", message="A person said no.")
 
 
 inner = LuthienMiddleware(
@@ -217,7 +216,7 @@ def answers_reach_the_worker_that_holds_the_block(workers: Workers, pids: set[in
             assert (taken.status_code, taken.headers["x-pid"]) == (200, str(other)), taken.text
             assert taken.json() == {"id": held[holding].id, "decision": decision, "by": "operator:alice", "reason": ""}
             answer = held[holding].answer.result(SECONDS)
-            assert ("call_1" in answer, "Denied by operator:alice." in answer) == (decision == "allow", decision == "deny")
+            assert ("call_1" in answer, "A person said no." in answer) == (decision == "allow", decision == "deny")
             assert "data: [DONE]" in answer
             assert [workers.post(client, held[holding], "allow").status_code for client in (here, there)] == [409, 409]
 
