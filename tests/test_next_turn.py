@@ -7,8 +7,8 @@ that the real APIs refuse. A new verdict is a new row.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import anthropic
@@ -17,15 +17,21 @@ import pytest
 
 from luthien_asgi import (
     Allow,
+    Approval,
+    Approvals,
     Block,
     BlockKind,
+    Defer,
     Deny,
+    Escalate,
+    Handling,
     Hold,
     LiteLLMBackend,
     LuthienMiddleware,
     Observe,
     Policy,
     Replace,
+    Resample,
     Stop,
     StreamContext,
     Transform,
@@ -66,6 +72,8 @@ class Row:
     last: str = ""
     """What the policy adds at the end."""
     policy: str = "ByRow"
+    then: Answer | None = None
+    """What the model says when it is asked again, or the other model instead of it."""
 
 
 def of(kind: BlockKind, verdict: Verdict, *names: str) -> Judge:
@@ -81,7 +89,16 @@ def new_call(name: str, identity: str) -> Block:
     return Block(kind=BlockKind.TOOL_CALL, id=identity, name=name, text='{"a": 9}')
 
 
+def here(verdict: Verdict) -> Judge:
+    """The verdict on the text of the first answer."""
+    return lambda block: verdict if block.kind is BlockKind.TEXT and "Here" in block.text else None
+
+
 NO = Deny("Not allowed.")
+AGAIN = Resample(message="Tried in vain.")
+OTHER = Defer("the other one", "Tried in vain.")
+SECOND = Answer(Text("Second."), TWO)
+THIRD = Answer(THOUGHT, Text("Second."), TWO)
 HALT = Stop("It ends here.")
 SAID = Replace([Block(kind=BlockKind.TEXT, text="Said instead.")])
 
@@ -129,13 +146,44 @@ ROWS: dict[str, Row] = {
     "empty the answer": Row(Answer(TEXT), lambda block: None, (), "", "Here", policy="Erasing"),
     "empty the text before a call": Row(Answer(TEXT, ONE), lambda block: None, ("one",), "", "Here", policy="Erasing"),
     "empty the answer after thinking": Row(Answer(THOUGHT, TEXT), lambda block: None, (), "", "Here", policy="Erasing"),
+    "resample a call": Row(Answer(TEXT, ONE), call(AGAIN, "one"), ("two",), "Second.", "Here", policy="Drawing", then=SECOND),
+    "resample after thinking": Row(
+        Answer(THOUGHT, ONE), call(AGAIN, "one"), ("two",), "Second.", policy="Drawing", then=THIRD
+    ),
+    "resample in vain": Row(Answer(TEXT, ONE, TWO), call(AGAIN, "one"), ("two",), "Tried in vain.", policy="Drawing"),
+    "resample text": Row(
+        Answer(THOUGHT, TEXT, ONE), here(AGAIN), ("two",), "Second.", "Here", policy="Drawing", then=THIRD
+    ),
+    "resample text in vain": Row(Answer(TEXT), here(AGAIN), (), "Tried in vain.", "Here", policy="Drawing"),
+    "resample for an empty answer": Row(
+        Answer(TEXT, ONE), call(AGAIN, "one"), (), "Well", policy="Drawing", then=Answer(Text("Well."))
+    ),
+    "resample the rest": Row(Answer(TEXT, ONE), call(AGAIN, "one"), ("two",), "Here", "Second", policy="Resting", then=SECOND),
+    "resample the rest in vain": Row(Answer(TEXT, ONE), call(AGAIN, "one"), (), "Tried in vain.", policy="Resting"),
+    "resample the rest after thinking": Row(
+        Answer(THOUGHT, TEXT, ONE), call(AGAIN, "one"), (), "Tried in vain.", "Second", policy="Resting", then=SECOND
+    ),
+    "resample the rest where nothing left": Row(
+        Answer(ONE), call(AGAIN, "one"), ("two",), "Second.", policy="Resting", then=SECOND
+    ),
+    "defer a call": Row(Answer(TEXT, ONE), call(OTHER, "one"), ("two",), "Second.", "Here", policy="Drawing", then=SECOND),
+    "defer after thinking": Row(Answer(THOUGHT, ONE), call(OTHER, "one"), ("two",), "Second.", policy="Drawing", then=SECOND),
+    "defer in vain": Row(Answer(TEXT, ONE), call(OTHER, "one"), (), "Tried in vain.", policy="Drawing"),
+    "defer the rest": Row(Answer(TEXT, ONE), call(OTHER, "one"), ("two",), "Here", "Second", policy="Resting", then=SECOND),
+    "ask a person": Row(
+        Answer(THOUGHT, TEXT, ONE, TWO), call(Escalate("May it?")), ("one",), "not approved", policy="Asking"
+    ),
+    "ask a person in vain": Row(Answer(TWO, THREE), call(Escalate("May it?")), (), "not approved", policy="Asking"),
+    "ask a person about text": Row(
+        Answer(TEXT, ONE), here(Escalate("May it?")), ("one",), "not approved", "Here", policy="Asking"
+    ),
 }  # fmt: skip
 
 
 class ByRow(Policy):
     """Does what the row says that the conversation begins with the name of."""
 
-    handles: ClassVar = ALL
+    handles: ClassVar[Mapping[BlockKind, Handling]] = ALL
 
     def on_block_complete(self, block: Block, ctx: StreamContext) -> Verdict | None:
         return row_of(ctx).judge(block)
@@ -160,6 +208,39 @@ class Erasing(ByRow):
         return [with_text(chunk, "")]
 
 
+class Drawing(ByRow):
+    """May have the answer drawn again, by the same model or by the other one: nothing of it leaves before its end."""
+
+    verdicts = (Resample, Defer)
+    asks = tuple(MODELS)
+
+    def on_block_complete(self, block: Block, ctx: StreamContext) -> Verdict | None:
+        verdict = super().on_block_complete(block, ctx)
+        other = "claude" if ctx.request.model == "gpt" else "gpt"
+        return replace(verdict, model=other) if isinstance(verdict, Defer) else verdict
+
+
+class Resting(Drawing):
+    """The same, while text leaves."""
+
+    handles: ClassVar = {BlockKind.TOOL_CALL: Hold()}
+    rest = True
+
+
+class Asking(ByRow):
+    """Asks a person, who allows one tool."""
+
+    verdicts = (Escalate,)
+
+
+async def person(approval: Approval) -> bool:
+    """Decide about what waits."""
+    return approval.tool == "one"
+
+
+POLICIES: list[type[ByRow]] = [ByRow, Watching, Erasing, Drawing, Resting, Asking]
+
+
 def row_of(ctx: StreamContext) -> Row:
     return ROWS[ctx.request.blocks()[0].text]
 
@@ -169,7 +250,7 @@ class Stage:
 
     def __init__(self, provider: ScriptedProvider, serve: Any) -> None:
         self.provider = provider
-        urls = {policy: serve(self.app(policy()), lifespan="on") for policy in (ByRow, Watching, Erasing)}
+        urls = {policy: serve(self.app(policy()), lifespan="on") for policy in POLICIES}
         self.applications: dict[tuple[type[Policy], str], Any] = {
             (policy, client): application(url) for policy, url in urls.items() for client, application in APPLICATIONS.items()
         }
@@ -180,7 +261,8 @@ class Stage:
             {"model_name": name, "litellm_params": {"model": model, "api_base": self.provider.url + path, "api_key": "k"}}
             for name, (model, path) in keys.items()
         ]
-        return LuthienMiddleware(nothing, backend=LiteLLMBackend(model_list=models), policy=policy, auth=None)
+        backend = LiteLLMBackend(model_list=models)
+        return LuthienMiddleware(nothing, backend=backend, policy=policy, auth=None, approvals=Approvals(notify=person))
 
 
 async def nothing(scope: Any, receive: Any, send: Any) -> None:
@@ -283,11 +365,12 @@ APPLICATIONS: dict[str, Any] = {"openai": Chat, "anthropic": Messages, "response
 
 
 def script(row: Row) -> Callable[[ProviderRequest], Answer]:
-    """The row's answer first, and one word in every later turn."""
+    """The row's answers first, and one word in every later turn."""
+    answers = iter([row.answer])
 
     def reply(request: ProviderRequest) -> Answer:
         later = any(message["role"] == "assistant" for message in request.body["messages"])
-        return Answer("Well.") if later else row.answer
+        return Answer("Well.") if later else next(answers, row.then or row.answer)
 
     return reply
 

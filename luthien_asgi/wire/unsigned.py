@@ -1,8 +1,8 @@
-"""Anthropic requests whose history has thinking that nobody signed.
+"""Anthropic requests whose history has thinking that nobody signed, or none where there has to be some.
 
-A model of another provider thinks without a signature, its Anthropic client keeps that as a thinking block and sends it back; and
-the next model of the conversation may be a Claude, whose API takes signed thinking only. What it would refuse is left out here,
-with notice. A history without such blocks goes on as it is.
+A model of another provider thinks without a signature or not at all, its Anthropic client keeps what it got and sends it back; and
+the next model of the conversation may be a Claude, whose API takes signed thinking only, and wants some in front of the calls that
+are being answered. What it would refuse is left out here, with notice. Any other history goes on as it is.
 """
 
 from __future__ import annotations
@@ -29,15 +29,16 @@ def signed_only(request: ChatRequest) -> Converted:
     """
     before = list(request.body.get("messages") or ())
     after = [_signed(message) for message in before]
-    if after == before:
-        return unconverted(request)
-    params = {**request.body, "messages": [message for message in after if message.get("content")]}
-    ignored = ["messages[].content[].thinking"]
-    if _has_budget(params) and _calls_without_thinking(params["messages"]):
+    ignored: list[str] = []
+    params = dict(request.body)
+    if after != before:
+        params["messages"] = [message for message in after if message.get("content")]
+        ignored.append("messages[].content[].thinking")
+    if _has_budget(params) and _calls_without_thinking(params.get("messages") or []):
         del params["thinking"]
         ignored.append("thinking")
         ignored += _without_clearing(params)
-    return Converted(params, tuple(ignored))
+    return Converted(params, tuple(ignored)) if ignored else unconverted(request)
 
 
 def _signed(message: Message) -> Message:
