@@ -1,8 +1,8 @@
 """Anthropic requests whose history has thinking that nobody signed, or none where there has to be some.
 
-A model of another provider thinks without a signature or not at all, its Anthropic client keeps what it got and sends it back; and
-the next model of the conversation may be a Claude, whose API takes signed thinking only, and wants some in front of the calls that
-are being answered. What it would refuse is left out here, with notice. Any other history goes on as it is.
+A model of another provider thinks without a signature or not at all, its Anthropic client keeps what it got and sends it back;
+and the next model of the conversation may be a Claude, whose API takes signed thinking only, and wants some in front of the calls
+that are being answered. What it would refuse is left out here, with notice. Any other history goes on as it is.
 """
 
 from __future__ import annotations
