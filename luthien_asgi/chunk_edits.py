@@ -15,7 +15,7 @@ from luthien_asgi.blocks import BlockKind
 from luthien_asgi.chunks import Chunk, plain_text, provider_fields, read_part, side_data
 from luthien_asgi.extras import harmless_extras
 
-__all__ = ["copied", "with_extras", "with_text", "with_usage", "without_logprobs", "without_side_data"]
+__all__ = ["annotations_apart", "copied", "with_extras", "with_text", "with_usage", "without_logprobs", "without_side_data"]
 
 _Model = TypeVar("_Model")
 _put: Final = object.__setattr__
@@ -70,6 +70,15 @@ def without_logprobs(chunk: Chunk) -> Chunk:
     changed = copied(chunk)
     changed.choices[0].logprobs = None
     return changed
+
+
+def annotations_apart(chunk: Chunk) -> tuple[Chunk, Chunk]:
+    """Return a chunk that has text and annotations as two: the text, and what speaks of it."""
+    text, annotations = copied(chunk), copied(chunk)
+    _set(text.choices[0].delta, "annotations", None)
+    _set(annotations.choices[0].delta, "content", "")
+    _set(annotations.choices[0], "logprobs", None)
+    return text, annotations
 
 
 def with_extras(chunk: Chunk, extras: Mapping[str, Any]) -> Chunk:

@@ -10,8 +10,8 @@ import inspect
 from collections.abc import Iterable
 
 from luthien_asgi.blocks import Block
-from luthien_asgi.chunk_edits import with_text, without_logprobs, without_side_data
-from luthien_asgi.chunks import Chunk, Part, finish_reason_of, has_logprobs, read_part
+from luthien_asgi.chunk_edits import annotations_apart, with_text, without_logprobs, without_side_data
+from luthien_asgi.chunks import Chunk, Part, delta_field, finish_reason_of, has_logprobs, read_part
 from luthien_asgi.errors import PolicyError
 from luthien_asgi.halves import ends_in_half, joined
 from luthien_asgi.lanes import Lane
@@ -42,6 +42,12 @@ class Rewriter:
             if lane.changed:
                 # Citations of a text that was changed point nowhere.
                 return []
+        elif delta_field(chunk, "annotations"):
+            text, annotations = annotations_apart(chunk)
+            return [
+                *await self.rewritten(lane, text, read_part(text)),
+                *await self.rewritten(lane, annotations, read_part(annotations)),
+            ]
         elif (whole := self._whole(lane, chunk, part)) is not chunk:
             chunk, part = whole, read_part(whole)
             if not part.text:

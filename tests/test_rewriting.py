@@ -61,6 +61,16 @@ async def test_side_data_is_kept_as_long_as_nothing_was_changed() -> None:
         assert (run.text, b"url_citation" in b"".join(run.frames)) == ("bye say hex", False)
 
 
+async def test_annotations_beside_text_are_shown_to_a_policy_apart() -> None:
+    """One that speaks of a match goes, although the text it came with has none."""
+    for title, there in (("hello", False), ("other", True)):
+        delta = {"content": "One text", "annotations": [{"type": "url_citation", "url_citation": {"title": title}}]}
+        script = chunks("x")
+        script[1] = build_chunk({"choices": [{"index": 0, "delta": delta}]})
+        run = await run_policy(ReplaceText(replacements=[["hello", "bye"]]), script)
+        assert (run.text, title.encode() in b"".join(run.frames)) == ("One text", there)
+
+
 async def test_log_probabilities_do_not_pass_a_policy_that_rewrites() -> None:
     """They hold tokens that it was not asked about; the record says that they were left out."""
     logprobs = {"content": [{"token": "fine", "logprob": -0.1, "bytes": None, "top_logprobs": []}]}
