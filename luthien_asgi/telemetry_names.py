@@ -81,6 +81,10 @@ def report_end(obs: ObservabilityContext, end: End) -> None:
     if end.decoder:
         obs.set("luthien.decoder", end.decoder)
     obs.set("http.response.status_code", end.status)
+    if end.unchecked:
+        obs.set("luthien.policy.unchecked", ", ".join(end.unchecked))
+    if end.samples:
+        obs.set("luthien.samples.dropped", len(end.samples))
     for verdict in end.verdicts:
         obs.event(POLICY_ACTION, _verdict_attributes(verdict))
     error = None if end.error is None else str(end.error.get("type") or "error")
@@ -93,6 +97,7 @@ def _verdict_attributes(verdict: VerdictRecord) -> dict[str, Any]:
         "luthien.policy.hook": verdict.hook,
         "luthien.policy.verdict": verdict.verdict,
         "luthien.policy.action": verdict.action,
+        "luthien.policy.mode": verdict.mode,
         "luthien.block.type": verdict.kind or None,
         "luthien.policy.seconds": verdict.seconds,
     }

@@ -342,6 +342,7 @@ def test_a_records_end_becomes_usage_verdicts_and_the_ending(bench: Bench) -> No
         "luthien.policy.hook": "on_block_complete",
         "luthien.policy.verdict": "deny",
         "luthien.policy.action": "allow",
+        "luthien.policy.mode": "enforce",
         "luthien.block.type": "tool_call",
     }
     assert count.value == 1
@@ -349,6 +350,18 @@ def test_a_records_end_becomes_usage_verdicts_and_the_ending(bench: Bench) -> No
     assert {kind: point.sum for kind, point in tokens.items()} == {"input": 70, "output": 9}
     assert tokens["input"].explicit_bounds[-1] == 67108864
     assert "canary" not in everything(bench)
+
+
+def test_what_passed_unchecked_is_counted_and_named(bench: Bench) -> None:
+    """An error that was let through is an action like every other, and the span says whose it was."""
+    log = record(policy="Judge", hook="on_block_complete", verdict="error", action="allow", mode="enforce", kind="tool_call")
+    log.let_through("Judge")
+    log.drop_sample(model="m", policy="Judge", verdict="resample")
+    report_end(bench.begin(), log.end("completed"))
+    attributes = attributes_of(bench.spans()["luthien.transaction"])
+    assert (attributes["luthien.policy.unchecked"], attributes["luthien.samples.dropped"]) == ("Judge", 1)
+    ((action, count),) = bench.points("luthien.policy.actions")
+    assert (action["luthien.policy.verdict"], action["luthien.policy.action"], count.value) == ("error", "allow", 1)
 
 
 def test_a_failed_records_end_has_the_errors_type_and_not_its_words(bench: Bench) -> None:
