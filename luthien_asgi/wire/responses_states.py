@@ -18,7 +18,7 @@ from enum import Enum, auto
 from types import MappingProxyType
 from typing import Final
 
-from luthien_asgi.errors import StreamStateError
+from luthien_asgi.wire.machine import Machine
 
 __all__ = ["EVENT_TRIGGERED_TRANSITIONS", "Event", "State", "StreamState"]
 
@@ -143,18 +143,10 @@ EVENT_TRIGGERED_TRANSITIONS: Final[Mapping[State, Mapping[Event, State]]] = Mapp
 )
 
 
-class StreamState:
+class StreamState(Machine[State, Event]):
     """Where one stream stands."""
 
-    __slots__ = ("state",)
+    __slots__ = ()
 
     def __init__(self) -> None:
-        self.state = State.IDLE
-
-    def go(self, event: Event) -> None:
-        """Take one event. Raises `StreamStateError` when it is not allowed now; the state is then what it was."""
-        following = EVENT_TRIGGERED_TRANSITIONS[self.state].get(event)
-        if following is None:
-            msg = f"{event.name} is not allowed in state {self.state.name}"
-            raise StreamStateError(msg)
-        self.state = following
+        super().__init__(EVENT_TRIGGERED_TRANSITIONS, State.IDLE)
