@@ -97,8 +97,9 @@ class Completion:
     async def _answer(self, tasks: asyncio.TaskGroup) -> None:
         exchange, services = self.exchange, self.exchange.services
         judge = exchange.judge(self.ctx, self.log, self.shadows)
-        with self.obs.span("luthien.policy.request"):
-            self.ctx.request = await exchange.connection.race(judge.before())
+        if services.pipeline.sees_requests:
+            with self.obs.span("luthien.policy.request"):
+                self.ctx.request = await exchange.connection.race(judge.before())
         target = services.backend.target(self.ctx.request.model)
         call = exchange.backend_call(self.ctx.request, target)
         opening = BackendOpening(

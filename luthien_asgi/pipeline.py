@@ -154,6 +154,11 @@ class Pipeline:
         return any(plan.redraws and not plan.rest for plan in self.in_charge)
 
     @property
+    def sees_requests(self) -> bool:
+        """Whether a policy, in charge or in shadow, looks at requests."""
+        return any(plan.on_request is not None for plan in self.everybody)
+
+    @property
     def escalates(self) -> bool:
         """Whether a person may have to be asked."""
         return any(plan.escalates for plan in self.in_charge)
