@@ -16,7 +16,7 @@ from typing import Final
 import httpx
 import pytest
 
-from luthien_asgi import __version__
+from luthien_asgi import __version__, policies
 from luthien_asgi.cli import main
 from luthien_asgi.serving import ServeError, bind, is_loopback, url_of
 from luthien_asgi.testing import Answer, ScriptedProvider, Stall, accumulate_openai
@@ -258,7 +258,7 @@ def test_policies_as_json(capsys: pytest.CaptureFixture[str]) -> None:
     """The same for programs."""
     assert main(["policies", "--json"]) == 0
     listed = {policy["name"]: policy for policy in json.loads(capsys.readouterr().out)}
-    assert set(listed) == {"DenyTools", "ReplaceText", "UpperCase"}
+    assert set(listed) == set(policies.__all__)
     assert listed["ReplaceText"]["handles"] == {"text": "transform"}
     assert listed["ReplaceText"]["parameters"] == [
         {"name": "replacements", "type": "Sequence[Sequence[str]]", "required": True, "default": None}

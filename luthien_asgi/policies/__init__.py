@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from luthien_asgi.policies.allow_models import AllowModels
 from luthien_asgi.policies.deny_tools import DenyTools
 from luthien_asgi.policies.replace_text import ReplaceText
 from luthien_asgi.policies.upper_case import UpperCase
 
-__all__ = ["DenyTools", "ReplaceText", "UpperCase"]
+__all__ = ["AllowModels", "DenyTools", "ReplaceText", "UpperCase"]
