@@ -1,0 +1,82 @@
+"""The values that a script's variables may have: all that it assigns anywhere.
+
+Strategy: one method for each way to assign, called by the walk that finds it. A variable of too many values may be anything.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Final
+
+from luthien_asgi.policies.shell import wrappers
+from luthien_asgi.policies.shell.parsing import text_of
+from luthien_asgi.policies.shell.words import UNKNOWN, Fields, Words
+
+if TYPE_CHECKING:
+    from tree_sitter import Node
+
+__all__ = ["Variables"]
+
+_MOST_VALUES: Final = 30
+
+
+class Variables:
+    """Notes what one script assigns; `values` is shared with what expands its words."""
+
+    def __init__(self, source: bytes, values: dict[str, list[str]], words: Words) -> None:
+        self._source = source
+        self.values = values
+        self._words = words
+
+    def assign(self, name: str, values: Sequence[str]) -> None:
+        """Note values that a variable may have, beside those that are known."""
+        known = self.values.setdefault(name, [])
+        known += [value for value in dict.fromkeys(values) if value not in known]
+        if len(known) > _MOST_VALUES:
+            known[:] = [*known[: _MOST_VALUES - 1], UNKNOWN]
+
+    def assignment(self, node: Node) -> None:
+        """Read `x=1`, `x+=1`, `x[0]=1` and `x=(1 2)`."""
+        name = text_of(node.named_children[0], self._source).partition("[")[0]
+        given = node.named_children[1:]
+        if given and given[0].type == "array":
+            elements = [self._words.texts(child) for child in given[0].named_children]
+            values = [" ".join(texts[0] for texts in elements if texts), *itertools.chain(*elements)]
+        else:
+            values = self._words.texts(given[0]) if given else [""]
+        if any(child.type == "+=" for child in node.children):
+            values = [*values, *(old + new for old in self.values.get(name, ())[:4] for new in values[:4])]
+        self.assign(name, values)
+
+    def declaration(self, node: Node) -> None:
+        """Read `export "x=1"`, and what makes a variable's value uncertain: `unset x`, `declare -n x`."""
+        for child in node.named_children:
+            if child.type in {"variable_assignment", "comment"}:
+                continue
+            for text in self._words.texts(child):
+                name, sign, value = text.partition("=")
+                if sign:
+                    self.assign(name, [value])
+                elif node.type == "unset_command" and not text.startswith("-"):
+                    self.assign(text, [""])
+
+    def loop(self, node: Node) -> None:
+        """Read `for x in …` and `select x in …`."""
+        name, *given = [child for child in node.named_children if child.type not in {"do_group", "compound_statement"}]
+        words = [word for child in given for fields in self._words.fields(child) for word in fields]
+        self.assign(text_of(name, self._source), words or [UNKNOWN])
+
+    def default(self, node: Node) -> None:
+        """Read `${x:=value}`, which assigns."""
+        if any(child.type in {":=", "="} for child in node.children) and len(node.named_children) > 1:
+            self.assign(text_of(node.named_children[0], self._source), self._words.texts(node.named_children[1]))
+
+    def by_command(self, argv: Fields) -> None:
+        """Note that commands such as `read x` assign what cannot be known."""
+        name, args = wrappers.name_of(argv), argv[1:]
+        if name in {"read", "mapfile", "readarray", "getopts", "let", "typeset"} or (name == "printf" and "-v" in args):
+            for word in args:
+                if re.fullmatch(r"[A-Za-z_]\w*", word):
+                    self.assign(word, [UNKNOWN])

@@ -1,0 +1,134 @@
+"""Commands that run other commands, and commands that run scripts: what is inside them.
+
+Strategy: a table of wrappers says where the command in their arguments begins. It cannot know every option of every version, so
+beside the command that it finds (`wrapped`), every later place at which one could begin is a possible one (`possible`): a rule
+that finds something there is right often enough.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Final
+
+from luthien_asgi.policies.shell.words import UNKNOWN, Fields
+
+__all__ = ["INTERPRETERS", "SHELLS", "name_of", "possible", "scripts", "wrapped"]
+
+SHELLS: Final = frozenset(("sh", "bash", "dash", "zsh", "ksh", "mksh", "ash", "rbash", "fish", "csh", "tcsh", "posh", "yash"))
+INTERPRETERS: Final = frozenset((
+    "python", "pypy", "perl", "ruby", "node", "nodejs", "deno", "bun", "php", "lua", "luajit", "tclsh", "rscript",
+    "osascript",
+))  # fmt: skip
+_WRAPPERS: Final[Mapping[str, tuple[str, int]]] = {
+    "sudo": ("ugpCcRrtThDU", 0), "doas": ("uC", 0), "pkexec": ("", 0), "runuser": ("ugG", 0), "env": ("uCS", 0),
+    "nohup": ("", 0), "timeout": ("ks", 1), "gtimeout": ("ks", 1), "nice": ("n", 0), "ionice": ("cnp", 0), "time": ("fo", 0),
+    "stdbuf": ("ioe", 0), "setsid": ("", 0), "exec": ("a", 0), "command": ("", 0), "builtin": ("", 0),
+    "xargs": ("adEeIiLlnPs", 0), "parallel": ("jIaNn", 0), "watch": ("n", 0), "strace": ("eopsuEaPbIOSX", 0),
+    "ltrace": ("eopsuan", 0), "chroot": ("", 1), "flock": ("wE", 1), "caffeinate": ("tw", 0), "chrt": ("TPD", 1),
+    "taskset": ("", 1), "unshare": ("", 0), "nsenter": ("t", 0), "busybox": ("", 0), "toybox": ("", 0), "coproc": ("", 0),
+    "noglob": ("", 0), "nocorrect": ("", 0), "unbuffer": ("", 0), "systemd-run": ("pEtu", 0), "proxychains": ("f", 0),
+    "proxychains4": ("f", 0), "firejail": ("", 0), "bwrap": ("", 0), "fakeroot": ("", 0), "chronic": ("", 0), "torsocks": ("", 0),
+    "dbus-run-session": ("", 0), "xvfb-run": ("nesfp", 0), "setarch": ("", 1), "linux64": ("", 0), "prlimit": ("", 0),
+    "eatmydata": ("", 0), "direnv": ("", 2), "catchsegv": ("", 0), "!": ("", 0), "-": ("", 0), "then": ("", 0), "do": ("", 0),
+}  # fmt: skip
+"""Of each wrapper the short options that take a value, and how many words of its own stand before the command."""
+_LONG_WITH_VALUE: Final = frozenset((
+    "user", "group", "host", "prompt", "chdir", "unset", "signal", "kill-after", "adjustment", "max-args",
+    "max-procs", "max-lines", "max-chars", "replace", "delimiter", "arg-file", "interval", "class", "classdata",
+    "role", "type", "other-user", "close-from", "output", "format", "input", "error", "wait", "timeout",
+))  # fmt: skip
+_ASSIGNMENT: Final = re.compile(r"[A-Za-z_]\w*=")
+_MOST: Final = 100
+"""Places at which a command could begin that are looked at."""
+_RUN: Final = re.compile(r"-[A-Za-z]*c[A-Za-z]*")
+_EXECUTED: Final = frozenset({"-exec", "-execdir", "-ok", "-okdir"})
+
+
+def name_of(argv: Sequence[str]) -> str:
+    """Return a command's name: without its folder, in lower case (some file systems do not tell cases apart), without `.exe`.
+
+    What is unknown in it counts as nothing: a variable that is not set.
+    """
+    name = argv[0].replace(UNKNOWN, "").rsplit("/", 1)[-1].rsplit("\\", 1)[-1].casefold() if argv else ""
+    name = name.removesuffix(".exe")
+    versioned = re.fullmatch(r"(python|perl|ruby|php|lua|node)[\d.]+w?", name)
+    return versioned[1] if versioned else name
+
+
+def wrapped(argv: Fields) -> Fields | None:
+    """Return the command that a wrapper's arguments hold, or None where this is no wrapper."""
+    found = _WRAPPERS.get(name_of(argv))
+    if found is None:
+        return None
+    with_value, own = found
+    rest = list(argv[1:])
+    while rest and (rest[0].startswith("-") or _ASSIGNMENT.match(rest[0])):
+        word = rest.pop(0)
+        if word == "--":
+            break
+        takes = word[2:] in _LONG_WITH_VALUE if word.startswith("--") else len(word) > 1 and word[-1] in with_value
+        if takes and rest and not _ASSIGNMENT.match(word):
+            rest.pop(0)
+    while rest and _ASSIGNMENT.match(rest[0]):
+        rest.pop(0)
+    return tuple(rest[own:])
+
+
+def possible(argv: Fields) -> Iterator[Fields]:
+    """Yield every command that could begin within a wrapper's arguments, and those that `find` and the like execute."""
+    starts = [place for place, word in enumerate(argv) if place and word in _EXECUTED]
+    yield from (argv[place + 1 :] for place in starts[:_MOST])
+    if argv and not argv[0].strip(UNKNOWN):
+        yield argv[1:]
+    if name_of(argv) in _WRAPPERS:
+        places = [place for place, word in enumerate(argv) if place and not word.startswith("-")]
+        yield from (argv[place:] for place in places[:_MOST])
+
+
+# --- scripts ---------------------------------------------------------------------------------------------------------------
+
+
+def scripts(argv: Fields) -> Iterator[tuple[str, Fields]]:
+    """Yield the scripts that a command's arguments hold, each with its positional parameters."""
+    name, rest = name_of(argv), argv[1:]
+    if name in {"eval", "watch", "parallel"}:
+        yield " ".join(rest), ()
+    elif name == "ssh":
+        # An option may take a value, so the host is one of the first words that are none.
+        words = [place for place, word in enumerate(rest) if not word.startswith("-")]
+        yield from ((" ".join(rest[place + 1 :]), ()) for place in words[:3])
+    elif name == "trap":
+        yield from ((word, ()) for word in rest[:2] if not word.startswith("-"))
+    elif name == "alias":
+        yield from ((word.partition("=")[2], ()) for word in rest if "=" in word)
+    elif name == "env":
+        yield from _split_strings(rest)
+    elif name == "git":
+        yield from ((word.partition("=!")[2], ()) for word in rest if "=!" in word)
+    elif name in {"su", "script", "flock", "nix-shell", "runuser", "sg", "newgrp", "tmux", "screen", "at", "batch"}:
+        yield from ((word, ()) for word in rest if not word.startswith("-"))
+        yield from ((word.partition("=")[2], ()) for word in rest if word.startswith("--") and "=" in word)
+    yield from ((word.rpartition("exec=")[2], ()) for word in rest if name in {"tar", "gtar", "bsdtar"} and "exec=" in word)
+    yield from _given_to_shells(argv)
+
+
+def _split_strings(words: Fields) -> Iterator[tuple[str, Fields]]:
+    for place, word in enumerate(words):
+        if word in {"-S", "--split-string"} and place + 1 < len(words):
+            yield words[place + 1], ()
+        elif word.startswith(("-S", "--split-string=", "-vS", "-iS")):
+            yield word.partition("S")[2] if "=" not in word[:15] else word.partition("=")[2], ()
+
+
+def _given_to_shells(argv: Fields) -> Iterator[tuple[str, Fields]]:
+    """Yield what follows `-c` of a shell, wherever in a command's words the shell stands (`docker exec … sh -c …`)."""
+    places = [place for place, word in enumerate(argv) if name_of((word,)) in SHELLS]
+    for place in places[:_MOST]:
+        words = argv[place + 1 :]
+        run = next((at for at, word in enumerate(words) if _RUN.fullmatch(word)), None)
+        if run is None:
+            continue
+        operands = [at for at in range(run + 1, len(words)) if not words[at].startswith(("-", "+"))]
+        # An option between may take a value (`-o pipefail`), so the script is one of the first.
+        yield from ((words[at], words[at + 1 :]) for at in operands[:3])
