@@ -50,6 +50,8 @@ class Script:
         """Whether a function runs itself several times at once."""
         self.level = 0
         self._looked_at = 0
+        self._seen: set[tuple[str, Fields]] = set()
+        """The scripts within the script that were read, with their positional parameters."""
 
     def add(self, command: Command, variables: dict[str, list[str]]) -> None:
         """Take a command, what it wraps, and the scripts in its words. Raises `ScriptError`."""
@@ -71,23 +73,28 @@ class Script:
         raise ScriptError(msg)
 
     def _look_at(self, command: Command, variables: dict[str, list[str]]) -> None:
-        self._looked_at += len(command.words) + 5
+        self._charge(len(command.words) + 5)
+        self.commands.append(command)
+        self._read_within(command, variables)
+
+    def _charge(self, words: int) -> None:
+        self._looked_at += words
         if self._looked_at > _MOST_LOOKED_AT:
             msg = f"the script has more than {_MOST_LOOKED_AT} words to look at"
             raise ScriptError(msg)
-        self.commands.append(command)
-        self._read_within(command, variables)
 
     def _read_within(self, command: Command, variables: dict[str, list[str]]) -> None:
         found = [*wrappers.scripts(command.argv)]
         if command.name in wrappers.SHELLS and command.fed and command.fed != UNKNOWN:
             found.append((command.fed, ()))
-        for text, positional in dict.fromkeys(found):
-            if not text or self.level >= _DEEPEST_SCRIPT:
-                if text:
-                    msg = f"the script holds scripts more than {_DEEPEST_SCRIPT} deep"
-                    raise ScriptError(msg)
+        for text, positional in found:
+            if not text or (text, positional) in self._seen:
                 continue
+            self._seen.add((text, positional))
+            self._charge(50 + len(text) // 50)
+            if self.level >= _DEEPEST_SCRIPT:
+                msg = f"the script holds scripts more than {_DEEPEST_SCRIPT} deep"
+                raise ScriptError(msg)
             numbered = {str(place): [word] for place, word in enumerate(positional)}
             joined = {name: [" ".join(positional[1:])] for name in "@*"} if positional else {}
             within = variables if command.name == "eval" else {**variables, **numbered, **joined}
