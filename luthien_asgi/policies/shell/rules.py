@@ -36,7 +36,7 @@ def _delete(command: Command) -> bool:
     short, long = _options(command)
     paths = _places(command)
     if command.name in {"rm", "rmdir", "unlink", "shred", "srm", "trash", "del", "rd"}:
-        many = bool(short & set("rR")) or "--recursive" in long
+        many = bool(short & set("rR")) or any(len(option) > 2 and "--recursive".startswith(option) for option in long)
         if "--no-preserve-root" in long or any(is_system(path) for path in paths):
             return True
         return many and any(is_root(path) or path.startswith(UNKNOWN) for path in paths)
@@ -205,8 +205,13 @@ def _publish(command: Command) -> bool:
 
 
 _INLINE: Final = re.compile(
-    r"-[A-Za-z]*[ceEr][A-Za-z]*|--(eval|print|command|run|exec).*|-[pn]e|eval|-EncodedCommand", re.IGNORECASE
+    r"-[A-Za-z]*[ceEr][A-Za-z]*|--(eval|print|command|run|exec).*|-p|-[pn]e|eval|-EncodedCommand", re.IGNORECASE
 )
+
+
+_SED_RUNS: Final = re.compile(r"(?:^|[;{}\n])[^;{}\n]*?s([^\w\s;{}]).*\1[a-zA-Z0-9]*e[a-zA-Z0-9]*\s*(?:[;}\n]|$)")
+_LONGEST_PROGRAM: Final = 2000
+"""Characters of a program of an editor or of awk that is looked into; a longer one is denied."""
 
 
 def _interpreter(command: Command) -> bool:
@@ -214,6 +219,10 @@ def _interpreter(command: Command) -> bool:
     if command.name in {"powershell", "pwsh", "cmd", "wscript", "cscript", "mshta", "wsl"}:
         return True
     if command.name in {"awk", "gawk", "mawk", "nawk", "sed", "gsed", "vim", "vi", "nvim", "ex", "ed", "emacs", "gdb"}:
+        if any(len(word) > _LONGEST_PROGRAM for word in command.args):
+            return True
+        if command.name in {"sed", "gsed"} and any(_SED_RUNS.search(word) for word in command.args):
+            return True
         return any(re.search(r"system\s*\(|\|\s*getline|\|\s*\"|\|&|(^|[;\d])\s*e\s|:?!|shell", word) for word in command.args)
     if command.name not in INTERPRETERS:
         return False

@@ -57,8 +57,8 @@ class Script:
         """Take a command, what it wraps, and the scripts in its words. Raises `ScriptError`."""
         if not command.argv:
             return
-        if command.name in {"xargs", "parallel"} and command.fed is not None:
-            words = command.fed.split()[:_MOST_WORDS] if command.fed != UNKNOWN else [UNKNOWN]
+        if command.name == "xargs" or (command.name == "parallel" and command.fed is not None):
+            words = [UNKNOWN] if command.fed is None or command.fed == UNKNOWN else command.fed.split()[:_MOST_WORDS]
             command = replace(command, argv=(*command.argv, *words))
         self._look_at(command, variables)
         for argv in filter(None, wrappers.possible(command.argv)):
@@ -85,7 +85,7 @@ class Script:
 
     def _read_within(self, command: Command, variables: dict[str, list[str]]) -> None:
         found = [*wrappers.scripts(command.argv)]
-        if command.name in wrappers.SHELLS and command.fed and command.fed != UNKNOWN:
+        if command.name in {*wrappers.SHELLS, "at", "batch"} and command.fed and command.fed != UNKNOWN:
             found.append((command.fed, ()))
         for text, positional in found:
             if not text or (text, positional) in self._seen:

@@ -52,7 +52,10 @@ class Variables:
 
     def declaration(self, node: Node) -> None:
         """Read `export "x=1"`, and what makes a variable's value uncertain: `unset x`, `declare -n x`."""
+        refers = any(re.fullmatch(r"-\w*n\w*", text_of(child, self._source)) for child in node.named_children)
         for child in node.named_children:
+            if child.type == "variable_assignment" and refers:
+                self.assign(text_of(child.named_children[0], self._source), [UNKNOWN])
             if child.type in {"variable_assignment", "comment"}:
                 continue
             for text in self._words.texts(child):
@@ -76,6 +79,10 @@ class Variables:
     def by_command(self, argv: Fields) -> None:
         """Note that commands such as `read x` assign what cannot be known."""
         name, args = wrappers.name_of(argv), argv[1:]
+        if name == "set" and "--" in args:
+            given = args[args.index("--") + 1 :]
+            for place, word in [*enumerate(given, 1), ("@", " ".join(given)), ("*", " ".join(given))]:
+                self.assign(str(place), [word])
         if name in {"read", "mapfile", "readarray", "getopts", "let", "typeset"} or (name == "printf" and "-v" in args):
             for word in args:
                 if re.fullmatch(r"[A-Za-z_]\w*", word):

@@ -104,12 +104,13 @@ def scripts(argv: Fields) -> Iterator[tuple[str, Fields]]:
         yield from ((word.partition("=")[2], ()) for word in rest if "=" in word)
     elif name == "env":
         yield from _split_strings(rest)
-    elif name == "git":
-        yield from ((word.partition("=!")[2], ()) for word in rest if "=!" in word)
     elif name in {"su", "script", "flock", "nix-shell", "runuser", "sg", "newgrp", "tmux", "screen", "at", "batch"}:
         yield from ((word, ()) for word in rest if not word.startswith("-"))
         yield from ((word.partition("=")[2], ()) for word in rest if word.startswith("--") and "=" in word)
     yield from ((word.rpartition("exec=")[2], ()) for word in rest if name in {"tar", "gtar", "bsdtar"} and "exec=" in word)
+    if name in {"git", "ssh", "scp", "sftp", "rsync", "tar", "gtar", "bsdtar"}:
+        # Settings that are commands: aliases, pagers, proxies, compressors.
+        yield from ((word.partition("=")[2].lstrip("!"), ()) for word in rest if re.match(r"[\w.-]+=.*\s", word, re.DOTALL))
     yield from _given_to_shells(argv)
 
 
