@@ -39,7 +39,8 @@ class LimitOutput(Policy):
     - `message` is the text at which the answer ends, or that stands for the calls that were denied.
 
     Where there is one choice, or all share the limits, the answer ends with the text that was cut, and calls before it are not
-    made. Otherwise that choice says no more, and the others go on. Blocks of tools that ran at the provider are not counted.
+    made. Otherwise that choice says no more, and the others go on. A refusal is cut without a message. Blocks of tools that ran
+    at the provider are not counted.
     """
 
     handles: ClassVar[Mapping[BlockKind, Handling]] = {
@@ -116,7 +117,9 @@ class LimitOutput(Policy):
             count.over = "blocks"
         if not count.over and self._is_spent(count):
             count.over = "tokens"
-        return Stop(self.message, reason=f"more {count.over} than allowed") if count.over and self._stops(ctx) else None
+        if not count.over or block.kind is BlockKind.REFUSAL or not self._stops(ctx):
+            return None  # a refusal is an end of its own: formats do not agree on where a text beside it stands
+        return Stop(self.message, reason=f"more {count.over} than allowed")
 
     # --- counting -----------------------------------------------------------------------------------------------------
 
