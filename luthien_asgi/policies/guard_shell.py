@@ -46,9 +46,9 @@ class GuardShell(Policy):
     - `rules`: which of these apply; all, when it is left out. `delete` (the root, a home, the working folder, the system's
       files), `disk` (writing to devices, making file systems), `fork_bomb`, `permissions` (`chmod -R` of what matters, setuid),
       `piped_script` (`curl … | sh`, `eval "$(…)"`), `reverse_shell`, `credentials` (files of keys and tokens, shell histories),
-      `privileges` (`sudo` and the like), `system` (shutdown, accounts, modules, crontab), `force_push`, `publish` (packages,
-      images, releases), `interpreter` (`python -c`, `perl -e` and other languages' programs within a command: what is in them
-      is not read, so they are denied; leave the rule out to let them be).
+      `privileges` (`sudo` and the like), `system` (shutdown, accounts, crontab, writing the system's files), `force_push`,
+      `publish` (packages, images, releases), `interpreter` (`python -c`, `perl -e` and other languages' programs within a
+      command: what is in them is not read, so they are denied; leave the rule out to let them be).
     - `deny`: names of commands that may not be run. `allow_only`: those that may, when all others may not. With `*`, `?`, `[…]`.
     - `unresolved`: `deny` (the default) what cannot be told: a script that does not parse, a command whose name comes from an
       unknown variable, a recursive deletion that begins with one; `allow` judges what is there.

@@ -220,6 +220,13 @@ DENIED: Final[dict[str, str]] = {
         cat ~/.docker/config.json
     """,
     "system": r"""
+        > /etc/passwd
+        echo x >> /etc/hosts
+        cp x /etc/cron.d/y
+        echo x | tee /etc/hosts
+        sed -i s/a/b/ /etc/hosts
+        ln -sf x /bin/ls
+        truncate -s 0 /etc/passwd
         shutdown -h now
         reboot
         systemctl poweroff
@@ -311,6 +318,10 @@ ALLOWED: Final = r"""
     bash run.sh
     ./gradlew build
     sort /etc/passwd
+    sort < /etc/passwd > /tmp/x
+    cp /etc/hosts .
+    echo x > /dev/stderr
+    sed -n 1p /etc/hosts
     cat /etc/hosts
     x=$(git rev-parse HEAD); echo "$x"
     while read l; do echo "$l"; done < f

@@ -18,6 +18,8 @@ class Command:
     argv: Fields
     targets: Fields = ()
     """What its input and output is redirected from and to."""
+    written: Fields = ()
+    """Those that are written to."""
     fed: str | None = None
     """What it reads from its input: None where nothing is fed to it, `UNKNOWN` where another command writes it."""
     sources: frozenset[str] = frozenset()

@@ -152,9 +152,31 @@ _ACCOUNTS: Final = frozenset(("useradd", "userdel", "usermod", "adduser", "delus
 _MODULES: Final = frozenset(("insmod", "rmmod", "modprobe", "killall5", "mkinitcpio", "grub-install", "efibootmgr", "nvram"))
 
 
+def _changed(command: Command) -> list[str]:
+    """Return the files that a command writes to because it is asked to."""
+    paths = _operands(command)
+    match command.name:
+        case "tee" | "truncate" | "sponge":
+            return paths
+        case "cp" | "mv" | "install" | "ln" | "rsync" | "scp":
+            targets = [word.partition("=")[2] for word in command.args if word.startswith("--target-directory=")]
+            return paths[-1:] + targets + (paths if "-t" in command.args else [])
+        case "sed" | "gsed" | "perl":
+            return paths if any(word.startswith(("-i", "--in-place")) for word in command.args) else []
+        case "dd":
+            return [word[3:] for word in command.args if word.startswith("of=")]
+    return []
+
+
+def _is_system_file(path: str) -> bool:
+    return is_system(path) and not path.startswith("/dev/")
+
+
 def _system(command: Command) -> bool:
-    """Ending the machine's work: shutdown, accounts, kernel modules, every process, the timetable of jobs."""
+    """Ending or changing the machine's work: shutdown, accounts, modules, every process, timed jobs, the system's files."""
     args = set(command.args)
+    if any(map(_is_system_file, (*command.written, *_changed(command)))):
+        return True
     match command.name:
         case "init":
             return bool(args & {"0", "1", "6", "s", "S"})

@@ -46,6 +46,8 @@ class Script:
         self.commands: list[Command] = []
         self.functions: set[str] = set()
         self.folders: set[str] = set()
+        self.written: set[str] = set()
+        """What redirections write to."""
         self.bombs = False
         """Whether a function runs itself several times at once."""
         self.level = 0
@@ -249,6 +251,8 @@ class _Walk:
             values = [self._words.texts(child) for child in words]
             if node.type == "file_redirect":
                 targets += itertools.chain(*values)
+                if not any(child.type.startswith("<") for child in node.children):
+                    self._script.written |= set(itertools.chain(*values))
                 if any(child.type == "process_substitution" for child in node.named_children):
                     fed = UNKNOWN
             elif node.type == "herestring_redirect":
@@ -309,7 +313,9 @@ class _Walk:
             self._script.bombs |= place.forked and command.argv[:1] != () and command.argv[0] in place.functions
 
     def _add(self, command: Command) -> None:
-        self._script.add(replace(command, folders=frozenset(self._script.folders)), self._variables)
+        written = tuple(target for target in command.targets if target in self._script.written)
+        placed = replace(command, folders=frozenset(self._script.folders), written=written)
+        self._script.add(placed, self._variables)
 
     def _argvs(self, node: Node) -> list[Fields]:
         """Return the ways in which a command's words may come out; all words in one where they are too many."""
