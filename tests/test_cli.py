@@ -247,8 +247,8 @@ def test_policies_lists_what_ships_and_what_each_takes(capsys: pytest.CaptureFix
     """The docstrings are the documentation."""
     assert main(["policies"]) == 0
     out = capsys.readouterr().out
-    assert "luthien_asgi.policies.ReplaceText\n    Replace strings in the model's text.\n" in out
-    assert "        replacements: Sequence[Sequence[str]] (required)\n" in out
+    assert "luthien_asgi.policies.ReplaceText\n    Replace strings, or what regular expressions match" in out
+    assert "        replacements: Sequence[Sequence[str] | Mapping[str, Any]] (required)\n" in out
     assert "        names: Sequence[str] = ()\n" in out
     assert "luthien_asgi.policies.UpperCase" in out
     assert "    config: none" in out
@@ -260,9 +260,18 @@ def test_policies_as_json(capsys: pytest.CaptureFixture[str]) -> None:
     listed = {policy["name"]: policy for policy in json.loads(capsys.readouterr().out)}
     assert set(listed) == set(policies.__all__)
     assert listed["ReplaceText"]["handles"] == {"text": "transform"}
-    assert listed["ReplaceText"]["parameters"] == [
-        {"name": "replacements", "type": "Sequence[Sequence[str]]", "required": True, "default": None}
-    ]
+    replacements, *others = listed["ReplaceText"]["parameters"]
+    assert replacements == {
+        "name": "replacements",
+        "type": "Sequence[Sequence[str] | Mapping[str, Any]]",
+        "required": True,
+        "default": None,
+    }
+    assert {(other["name"], other["default"]) for other in others} == {
+        ("ignore_case", "False"),
+        ("match_case", "False"),
+        ("where", "'response'"),
+    }
 
 
 def test_a_reader_that_leaves_is_no_traceback() -> None:

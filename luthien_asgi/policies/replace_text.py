@@ -1,137 +1,109 @@
-"""A policy that replaces text in a stream, wherever the provider cut it."""
+"""A policy that replaces text, wherever the provider cut it."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import ClassVar
+from typing import Any, ClassVar, Final
 
 from luthien_asgi.blocks import Block, BlockKind
 from luthien_asgi.chunk_edits import with_text
-from luthien_asgi.chunks import Chunk, Part, delta_fields, read_part
-from luthien_asgi.context import StreamContext
+from luthien_asgi.chunks import Chunk, Part, delta_fields, plain_text, read_part
+from luthien_asgi.context import PolicyContext, StreamContext
+from luthien_asgi.policies.direction import Where, checked_where, look
+from luthien_asgi.policies.replacements import rules_of
+from luthien_asgi.policies.request_texts import strings_of, with_changed_texts
+from luthien_asgi.policies.windows import Rules, TextWindow
 from luthien_asgi.policy import Handling, Policy, Transform
+from luthien_asgi.request import ChatRequest
 
 __all__ = ["ReplaceText"]
 
+_IN_REQUESTS: Final = frozenset({"text", "tool_result", "tool_call", "document", "refusal"})
+
 
 class ReplaceText(Policy):
-    """Replace strings in the model's text.
+    r"""Replace strings, or what regular expressions match, in the model's text, in the request, or in both.
 
-    `replacements` is a list of pairs `[old, new]`, applied one after the other: what the first pair wrote, the second one sees.
-    They are plain strings; upper and lower case differ, and no character has a special meaning.
+        replacements:
+          - [hello, bye]                            # a plain string: no character has a special meaning
+          - {old: Acme, new: Initech, match_case: true}
+          - {pattern: '\b(\d{3})-\d{4}\b', new: '\1-****'}
+        where: both
 
-    The client gets what `str.replace` would have made of each whole block, however the text was cut into chunks. Kept back is
-    only the end of a chunk that may be the beginning of a match, and at the latest until the block ends. Citations and their like
-    are dropped where they speak of text that was replaced. Tool calls, thinking and refusals are left alone.
+    `replacements` are applied one after the other: what the first wrote, the second sees. An entry is a pair `[old, new]`, or a
+    mapping with `old` or `pattern`, and `new`. With `ignore_case` upper and lower case are the same. With `match_case` they are
+    too, and the replacement takes over the case of what was matched: hello→bye, Hello→Bye, HELLO→BYE. Both can be given for all
+    entries, and in a mapping for one.
+
+    A `pattern` is an expression of the library `regex`, which takes what Python's `re` takes. Its `new` may refer to groups, as
+    `\1` or `\g<name>`; a backslash in it is written twice.
+
+    `where` is `response` (the default), `request` or `both`. In an answer the text blocks are changed; tool calls, thinking and
+    refusals are left alone, and citations and their like are dropped where they speak of text that was replaced. In a request it
+    is the texts of all roles, documents, the results of tools, and the strings in the arguments of earlier tool calls, which stay
+    JSON; names of fields, thinking, images and the tools on offer are left alone.
+
+    The client gets what `str.replace` and `regex.sub` would have made of each whole block, however it was cut into chunks. Kept
+    back is the least that allows that: of a string the end of a chunk that may be the beginning of a match; of an expression
+    what starts where a match may still begin or change with what comes (`\w+` waits for the end of a word, `.*` for the end of a
+    line, `$` for one character more), so an expression that takes whatever follows holds the block until its end. So does every
+    expression with recursion, verbs, fuzzy matching, `\G`, `\K`, `\R`, `\X`, a flag other than `i`, `m`, `s`, `a` and `u`, or
+    a lookbehind with a quantifier, an end or a boundary in it.
+
+    An expression may backtrack without end on some texts, and then stops all other answers: its searches are ended after a
+    quarter of a second (and a second for each million characters), and the request or the answer with it, by an error.
     """
 
     handles: ClassVar[Mapping[BlockKind, Handling]] = {BlockKind.TEXT: Transform()}
 
-    def __init__(self, *, replacements: Sequence[Sequence[str]]) -> None:
-        self.replacements = tuple(_pair(entry) for entry in _listed(replacements))
-        if not self.replacements:
-            msg = "replacements is empty: nothing would ever be replaced"
-            raise ValueError(msg)
+    def __init__(
+        self,
+        *,
+        replacements: Sequence[Sequence[str] | Mapping[str, Any]],
+        ignore_case: bool = False,
+        match_case: bool = False,
+        where: Where = "response",
+    ) -> None:
+        self.where = checked_where(where)
+        self._rules: Final = Rules(rules_of(replacements, ignore_case=ignore_case, match_case=match_case))
+        self.replacements = tuple(entry if isinstance(entry, Mapping) else tuple(entry) for entry in replacements)
+        look(self, at_request=where != "response", handles=self.handles if where != "request" else {})
+
+    def on_request(self, request: ChatRequest, ctx: PolicyContext) -> ChatRequest | None:
+        """Replace in the request's texts."""
+        del ctx
+        return with_changed_texts(request, self._rules.whole, kinds=_IN_REQUESTS)
 
     def on_chunk_added(self, chunk: Chunk, ctx: StreamContext) -> Iterable[Chunk] | None:
-        """Send on what cannot be the beginning of a match any more."""
+        """Send on what cannot become part of a match any more."""
+        blocks = ctx.state(self._open_blocks)
+        plain = plain_text(chunk)
+        if plain is not None and self._rules.pass_by(plain[1]):
+            window = blocks.get(plain[0])
+            if window is None or window.is_empty:
+                return None
         part = read_part(chunk)
-        block = self._progress(ctx, part.choice)
+        window = blocks.setdefault(part.choice, self._rules.window())
         if not part.text:
-            return () if self._speaks_of_a_match(chunk, part, block) else None
-        was_empty = block.is_empty
-        text = block.feed(part.text)
-        if text == part.text and was_empty and block.is_empty:
+            return () if self._speaks_of_a_match(chunk, part, window) else None
+        was_empty = window.is_empty
+        text = window.feed(part.text)
+        if text == part.text and was_empty and window.is_empty:
             return None
         return (with_text(chunk, text),) if text or part.phase == "open" else ()
 
     def on_block_end(self, block: Block, ctx: StreamContext) -> Iterable[Chunk] | None:
         """Send on what was kept back."""
-        progress = ctx.state(self._open_blocks).pop(block.choice, None)
-        rest = progress.flush() if progress is not None else ""
+        window = ctx.state(self._open_blocks).pop(block.choice, None)
+        rest = window.flush() if window is not None else ""
         return (ctx.text(rest),) if rest else None
 
-    def _open_blocks(self) -> dict[int, _Progress]:
+    def _open_blocks(self) -> dict[int, TextWindow]:
         """Make one transaction's state: the open text block of each choice."""
         return {}
 
-    def _progress(self, ctx: StreamContext, choice: int) -> _Progress:
-        blocks = ctx.state(self._open_blocks)
-        if choice not in blocks:
-            blocks[choice] = _Progress(self.replacements)
-        return blocks[choice]
-
-    def _speaks_of_a_match(self, chunk: Chunk, part: Part, block: _Progress) -> bool:
-        annotations = delta_fields(chunk).get("annotations")
-        if part.phase != "delta" or (part.event is None and annotations is None):
+    def _speaks_of_a_match(self, chunk: Chunk, part: Part, window: TextWindow) -> bool:
+        side_data = (part.event, delta_fields(chunk).get("annotations"))
+        if part.phase != "delta" or side_data == (None, None):
             return False
-        side_data = f"{part.event}{annotations}"
-        return block.changed or any(repr(old)[1:-1] in side_data for old, _ in self.replacements)
-
-
-class _Progress:
-    """One text block on its way through all replacements."""
-
-    def __init__(self, replacements: Sequence[tuple[str, str]]) -> None:
-        self.stages = [_Stage(old, new) for old, new in replacements]
-
-    @property
-    def is_empty(self) -> bool:
-        return not any(stage.kept for stage in self.stages)
-
-    @property
-    def changed(self) -> bool:
-        return any(stage.changed for stage in self.stages)
-
-    def feed(self, text: str) -> str:
-        for stage in self.stages:
-            text = stage.feed(text)
-        return text
-
-    def flush(self) -> str:
-        text = ""
-        for stage in self.stages:
-            text = stage.feed(text) + stage.flush()
-        return text
-
-
-class _Stage:
-    """One replacement in one text block."""
-
-    def __init__(self, old: str, new: str) -> None:
-        self.old = old
-        self.new = new
-        self.kept = ""
-        self.changed = False
-
-    def feed(self, text: str) -> str:
-        *before, rest = (self.kept + text).split(self.old)
-        self.changed = self.changed or bool(before)
-        keep = _overlap(rest, self.old)
-        self.kept = rest[len(rest) - keep :]
-        return self.new.join([*before, rest[: len(rest) - keep]])
-
-    def flush(self) -> str:
-        rest, self.kept = self.kept, ""
-        return rest
-
-
-def _overlap(text: str, old: str) -> int:
-    """Return the length of the longest end of `text` that is a beginning of `old`, and not all of it."""
-    longest = min(len(text), len(old) - 1)
-    return next((size for size in range(longest, 0, -1) if old.startswith(text[-size:])), 0)
-
-
-def _listed(replacements: object) -> Sequence[object]:
-    if isinstance(replacements, Sequence) and not isinstance(replacements, str):
-        return replacements
-    msg = f"replacements must be a list of pairs [old, new], not {replacements!r}"
-    raise ValueError(msg)
-
-
-def _pair(entry: object) -> tuple[str, str]:
-    match entry:
-        case [str() as old, str() as new] if old:
-            return old, new
-    msg = f"a replacement must be a pair of strings [old, new] with a non-empty old, not {entry!r}"
-    raise ValueError(msg)
+        return window.changed or any(self._rules.whole(text) != text for text in strings_of(side_data))
