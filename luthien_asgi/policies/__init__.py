@@ -7,7 +7,8 @@ from luthien_asgi.policies.deny_tools import DenyTools
 from luthien_asgi.policies.guard_shell import GuardShell
 from luthien_asgi.policies.guard_sql import GuardSql
 from luthien_asgi.policies.limit_output import LimitOutput
+from luthien_asgi.policies.redact import Redact
 from luthien_asgi.policies.replace_text import ReplaceText
 from luthien_asgi.policies.upper_case import UpperCase
 
-__all__ = ["AllowModels", "DenyTools", "GuardShell", "GuardSql", "LimitOutput", "ReplaceText", "UpperCase"]
+__all__ = ["AllowModels", "DenyTools", "GuardShell", "GuardSql", "LimitOutput", "Redact", "ReplaceText", "UpperCase"]

@@ -6,12 +6,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar, Final
 
 from luthien_asgi.blocks import Block, BlockKind
-from luthien_asgi.chunk_edits import with_text
-from luthien_asgi.chunks import Chunk, Part, delta_fields, plain_text, read_part
+from luthien_asgi.chunks import Chunk, plain_text, read_part
 from luthien_asgi.context import PolicyContext, StreamContext
 from luthien_asgi.policies.direction import Where, checked_where, look
+from luthien_asgi.policies.flow import through
 from luthien_asgi.policies.replacements import rules_of
-from luthien_asgi.policies.request_texts import strings_of, with_changed_texts
+from luthien_asgi.policies.request_texts import with_changed_texts
 from luthien_asgi.policies.windows import Rules, TextWindow
 from luthien_asgi.policy import Handling, Policy, Transform
 from luthien_asgi.request import ChatRequest
@@ -50,8 +50,8 @@ class ReplaceText(Policy):
     expression with recursion, verbs, fuzzy matching, `\G`, `\K`, `\R`, `\X`, a flag other than `i`, `m`, `s`, `a` and `u`, or
     a lookbehind with a quantifier, an end or a boundary in it.
 
-    An expression may backtrack without end on some texts, and then stops all other answers: its searches are ended after a
-    quarter of a second (and a second for each million characters), and the request or the answer with it, by an error.
+    An expression may backtrack without end on some texts, and then stops all other answers: its searches are ended after
+    half a second (and four for each million characters), and the request or the answer with it, by an error.
     """
 
     handles: ClassVar[Mapping[BlockKind, Handling]] = {BlockKind.TEXT: Transform()}
@@ -84,13 +84,7 @@ class ReplaceText(Policy):
                 return None
         part = read_part(chunk)
         window = blocks.setdefault(part.choice, self._rules.window())
-        if not part.text:
-            return () if self._speaks_of_a_match(chunk, part, window) else None
-        was_empty = window.is_empty
-        text = window.feed(part.text)
-        if text == part.text and was_empty and window.is_empty:
-            return None
-        return (with_text(chunk, text),) if text or part.phase == "open" else ()
+        return through(chunk, part, window, told=lambda text: self._rules.whole(text) != text)
 
     def on_block_end(self, block: Block, ctx: StreamContext) -> Iterable[Chunk] | None:
         """Send on what was kept back."""
@@ -101,9 +95,3 @@ class ReplaceText(Policy):
     def _open_blocks(self) -> dict[int, TextWindow]:
         """Make one transaction's state: the open text block of each choice."""
         return {}
-
-    def _speaks_of_a_match(self, chunk: Chunk, part: Part, window: TextWindow) -> bool:
-        side_data = (part.event, delta_fields(chunk).get("annotations"))
-        if part.phase != "delta" or side_data == (None, None):
-            return False
-        return window.changed or any(self._rules.whole(text) != text for text in strings_of(side_data))

@@ -27,8 +27,8 @@ Replacement = Callable[[Any], str]
 _SEARCHED_AT_ONCE: Final = 1024
 """Characters kept back that are searched again at each chunk; what is longer has to grow by a quarter first."""
 _GROWTH: Final = 4
-_SEARCH_TIME: Final = 0.25
-_SEARCH_TIME_A_CHARACTER: Final = 1e-6
+_SEARCH_TIME: Final = 0.5
+_SEARCH_TIME_A_CHARACTER: Final = 4e-6
 """Seconds that the searches of one text may take, and what each of its characters adds: an ordinary expression needs a hundredth
 of that, and one that needs more on some text would stop the whole server."""
 _SNIFFED: Final = 16
@@ -50,8 +50,8 @@ class Window(Protocol):
         """Take more of the text; return what is settled."""
         ...
 
-    def flush(self) -> str:
-        """Return the rest: the text is over."""
+    def flush(self, text: str) -> str:
+        """Take the last of the text; return the rest: the text is over."""
         ...
 
 
@@ -96,9 +96,10 @@ class _LiteralWindow:
         self._kept = rest[start:]
         return self._new.join([*before, rest[:start]])
 
-    def flush(self) -> str:
+    def flush(self, text: str) -> str:
+        settled = self.feed(text)
         rest, self._kept = self._kept, ""
-        return rest
+        return settled + rest
 
 
 def _start_of_beginning(text: str, old: str) -> int:
@@ -193,7 +194,8 @@ class _PatternWindow:
         self._wait = self._size + self._size // _GROWTH if self._size > _SEARCHED_AT_ONCE else 0
         return settled
 
-    def flush(self) -> str:
+    def flush(self, text: str) -> str:
+        self._added.append(text)
         return self._settle(last=True)
 
     def _settle(self, *, last: bool) -> str:
@@ -260,6 +262,10 @@ class Rules:
         self._rules = tuple(rules)
         self._sniff: Final = _sniffer(rules)
 
+    def then(self, *rules: Rule) -> Rules:
+        """Return these rules and others after them."""
+        return Rules((*self._rules, *rules))
+
     def window(self) -> TextWindow:
         """Return a window for one text."""
         return TextWindow(self._rules)
@@ -270,8 +276,7 @@ class Rules:
 
     def whole(self, text: str) -> str:
         """Return what becomes of a whole text."""
-        window = self.window()
-        return window.feed(text) + window.flush()
+        return self.window().flush(text)
 
 
 def _sniffer(rules: Sequence[Rule]) -> Callable[[str], object] | None:
@@ -312,11 +317,13 @@ class TextWindow:
         self.is_empty = not self._half and all(window.is_empty for window in self._windows)
         return text
 
-    def flush(self) -> str:
-        """Return the rest: the text is over."""
-        text, self._half = self._half, ""
+    def flush(self, text: str = "") -> str:
+        """Take the last of the text; return the rest: the text is over."""
+        if self._half or not text.isascii():
+            text = self._with_whole_characters(text) + self._half
+            self._half = ""
         for window in self._windows:
-            text = window.feed(text) + window.flush()
+            text = window.flush(text)
         self.is_empty = True
         return text
 

@@ -113,7 +113,7 @@ def _larger(inner: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
         inner.map("(?!{})".format),
         inner.map("(?>{})".format),
         inner.map("(?i:{})".format),
-        st.sampled_from(["(?<=a)", "(?<!ab)", "(?<=^|b)", r"(?<!\w)", r"(\w)\1", r"(?<=a\b)"]),
+        st.sampled_from(["(?<=a)", "(?<!ab)", "(?<=^|b)", r"(?<!\w)", r"(?P<c>\w)(?P=c)", r"(?<=a\b)"]),
     )
 
 
