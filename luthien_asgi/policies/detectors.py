@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from itertools import accumulate, pairwise
 from typing import Any, Final
 
-from luthien_asgi.policies.secrets_table import HINT, KEYS, NAMED_KEYS, PRIVATE_KEY, START
+from luthien_asgi.policies.secrets_table import FIRST, HINT, KEYS, NAMED_KEYS, PRIVATE_KEY, SECOND
 from luthien_asgi.policies.windows import PatternRule, Rules, pattern_rule
 
 __all__ = ["KINDS", "Detectors", "Make"]
@@ -21,6 +21,7 @@ __all__ = ["KINDS", "Detectors", "Make"]
 Make = Callable[[str, str], str]
 """Makes of a kind and a value what stands in its place."""
 Spans = Callable[[Any], Iterator[tuple[int, int]]]
+_Row = tuple[str, str, str, str | None, Spans]
 
 _LEFT: Final = r"(?<!(?<!\\|%[0-9A-Fa-f])[A-Za-z0-9])"
 """No letter or digit before it, unless that of an escape."""
@@ -68,13 +69,13 @@ class Detectors:
         return self.rules(make, text).whole(text)
 
 
-def _built(kind: str, source: str, hint: str, spans: Spans) -> _Detector:
-    return _Detector(kind=kind, rule=pattern_rule(source, lambda match: match[0]), hint=re.compile(hint), spans=spans)
+def _built(kind: str, source: str, hint: str, starts: str | None, spans: Spans) -> _Detector:
+    return _Detector(kind=kind, rule=pattern_rule(source, lambda match: match[0], starts), hint=re.compile(hint), spans=spans)
 
 
-def _table(phone_region: str) -> list[tuple[str, str, str, Spans]]:
+def _table(phone_region: str) -> list[_Row]:
     rows = list(_ROWS)
-    return [*rows, ("phone", _NATIONAL, r"\d\D{0,3}\d", _in_region(phone_region))] if phone_region else rows
+    return [*rows, ("phone", _NATIONAL, r"\d\D{0,3}\d", r"[\d(]", _in_region(phone_region))] if phone_region else rows
 
 
 # --- where the value is ------------------------------------------------------------------------------------------------------
@@ -187,22 +188,32 @@ _IBAN: Final = "|".join(
     f"(?:{'|'.join((*codes.split(), *codes.lower().split()))})[0-9][0-9](?:[  {_DASH}]?[0-9A-Za-z]){{{size - 4}}}"
     for size, codes in _IBAN_SIZES.items()
 )
+_COUNTRY: Final = "[A-Za-z][A-Za-z][0-9][0-9]"
+_COUNTRY_BEGINS: Final = r"[A-Za-z](?:[A-Za-z](?:[0-9](?:[0-9]|\Z)|\Z)|\Z)"
+_KEY: Final = f"(?={FIRST}{SECOND})"
 _EMAIL: Final = (
     r"(?=\w)(?<!\w)(?:(?<=\\)[nrt])?+"
-    r"(?P<value>\w[\w.+%'-]{0,127}(?:@|%40)(?:[\w-]{1,63}\.){1,8}(?:xn--[\w-]{1,59}|[^\W\d_]{2,63}))"
+    r"(?P<value>(?!git@)\w[\w.+%'-]{0,127}(?:@|%40)(?:[\w-]{1,63}\.){1,8}(?:xn--[\w-]{1,59}|[^\W\d_]{2,63}))"
 )
 _SEPARATED_DIGIT: Final = rf"(?:[  .()/{_DASH}]{{0,3}}\d)"
 _INTERNATIONAL: Final = rf"(?=[+0])(?:(?<![\w+])|(?<=\\[nrt]))(?P<value>(?:\+ ?\(?|00)[1-9]{_SEPARATED_DIGIT}{{6,14}})(?!\d)"
 _NATIONAL: Final = rf"(?<![\w+])[\d(]{_SEPARATED_DIGIT}{{5,16}}(?!\d)"
 
-_ROWS: Final[Sequence[tuple[str, str, str, Spans]]] = [
-    ("private_key", PRIVATE_KEY, "PRIVATE KEY", _value),
-    ("password", r"(?<=://)[^\s/:@\\\"'<>]{0,128}:(?P<value>(?!\[PASSWORD_)[^\s/\\\"'<>]{1,256})(?=@)", "://", _value),
-    ("api_key", f"{START}{_LEFT}(?:{'|'.join((*KEYS.values(), *NAMED_KEYS.values()))})", HINT, _value),
-    ("email", _EMAIL, "@|%40", _value),
-    ("iban", rf"(?=[A-Za-z][A-Za-z][0-9][0-9]){_LEFT}(?P<value>{_IBAN})(?![0-9A-Za-z])", "[A-Za-z]{2}[0-9]{2}", _iban),
-    ("card", rf"(?=\d)(?<!\d)(?<!\d\.)\d(?:[ \t {_DASH}]?\d){{12,}}+", r"\d.?\d.?\d.?\d.?\d", _cards),
-    ("phone", _INTERNATIONAL, r"\+|00", _phone),
+_ROWS: Final[Sequence[_Row]] = [
+    ("private_key", PRIVATE_KEY, "PRIVATE KEY", "-", _value),
+    (
+        "password",
+        r"(?<=://)[^\s/:@\\\"'<>]{0,128}:(?P<value>(?!\[PASSWORD_)[^\s/?#\\\"'<>]{1,256})(?=@)",
+        "://",
+        "://",
+        _value,
+    ),
+    ("api_key", f"{_KEY}{_LEFT}(?:{'|'.join((*KEYS.values(), *NAMED_KEYS.values()))})", HINT, rf"{FIRST}(?:{SECOND}|\Z)", _value),
+    ("email", _EMAIL, "@|%40", None, _value),
+    ("iban", rf"(?={_COUNTRY}){_LEFT}(?P<value>{_IBAN})(?![0-9A-Za-z])", _COUNTRY, _COUNTRY_BEGINS, _iban),
+    ("card", rf"(?=\d)(?<!\d)(?<!\d\.)\d(?:[ \t {_DASH}]?\d){{12,}}+", r"\d.?\d.?\d.?\d.?\d", r"\d", _cards),
+    ("phone", _INTERNATIONAL, r"\+|00", "[+0]", _phone),
 ]
+"""Kind, expression, what every text with such a value matches, what one in which it may begin matches, where the value is."""
 KINDS: Final = tuple(dict.fromkeys(row[0] for row in _ROWS))
 """What can be found, in the order in which it is looked for."""

@@ -65,7 +65,7 @@ def probe_of(source: str) -> Probe | None:
         if token is None or not walk.take(token):
             return None
         place = token.end()
-    return Probe(flags, "".join(walk.parts), len(body) if walk.looks_behind else 1)
+    return Probe(flags, "".join(walk.parts), walk.behind + 1)
 
 
 def split_flags(source: str) -> tuple[str, str]:
@@ -79,7 +79,8 @@ class _Walk:
 
     def __init__(self) -> None:
         self.parts: list[str] = []
-        self.looks_behind = False
+        self.behind = 0
+        """Characters of the lookbehinds: what they look at is no longer, each of them needs one."""
         self._open: list[bool] = []
         """Of each open group whether it is inside a lookbehind."""
 
@@ -92,9 +93,9 @@ class _Walk:
         understood = kind != "unknown" and not (behind and self._is_beyond(kind, text))
         if kind in {"behind", "group"} and not text.endswith(")"):
             self._open.append(behind or kind == "behind")
-            self.looks_behind = self.looks_behind or kind == "behind"
         elif kind == "close" and self._open:
             self._open.pop()
+        self.behind += len(text) if behind else 0
         self.parts.append(_rewritten(kind, text))
         if kind == "group" and not behind and not text.endswith(")"):
             self.parts.append(_MORE)

@@ -16,7 +16,7 @@ from luthien_asgi.policies.flow import through
 from luthien_asgi.policies.placeholders import Originals, Placeholders
 from luthien_asgi.policies.request_texts import Change, changed_json, changed_loosely, strings_of, with_changed_texts
 from luthien_asgi.policies.windows import Rules, TextWindow
-from luthien_asgi.policy import Deny, Handling, Hold, Policy, Replace, Transform
+from luthien_asgi.policy import Allow, Deny, Handling, Hold, Policy, Replace, Transform
 from luthien_asgi.request import ChatRequest
 
 __all__ = ["Redact"]
@@ -95,6 +95,8 @@ class Redact(Policy):
         self._masking = self._detectors.rules(self._placeholder)
         masked = _JUDGED if self._judges_thinking else _MASKED
         handled = masked if self.where != "request" else _RESTORED if self._restore else {}
+        if handled:
+            self.verdicts = (Allow, Deny, Replace)
         look(self, at_request=self.where != "response", handles=handled)
 
     def mask(self, text: str) -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-__all__ = ["HINT", "KEYS", "NAMED_KEYS", "PRIVATE_KEY", "START"]
+__all__ = ["FIRST", "HINT", "KEYS", "NAMED_KEYS", "PRIVATE_KEY", "SECOND"]
 
 KEYS: Final[Mapping[str, str]] = {
     "OpenAI, Anthropic, OpenRouter, DeepSeek and others": r"sk-(?=[A-Za-z_-]{0,64}[0-9])[A-Za-z0-9_-]{16,}",
@@ -55,8 +55,9 @@ HINT: Final = (
 )
 """What every text with a key in it matches, and few others do: looked for first, because it is quick."""
 
-START: Final = r"(?=[sSkAGgxhyrwnpePNdflatTbB][kKSBCITGhilotaOpyfrsvwbqcndMRUuEeW8H])"
-"""Two characters that a key, or the word before one, begins with: most texts are passed over because of it."""
+FIRST: Final = "[sSkAGgxhyrwnpePNdflatTbB]"
+SECOND: Final = "[kKSBCITGhilotaOpyfrsvwbqcndMRUuEeW8H]"
+"""The two characters that a key, or the word before one, begins with: most texts are passed over because of them."""
 
 _DASHES: Final = "-----"
 _GAP: Final = r"(?:\s|\\+[nrt]|[>|\"',+#*]|(?<=[\s>|#*])\d{1,6}(?=[\s:|→])|[:→])"

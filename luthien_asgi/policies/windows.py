@@ -17,6 +17,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
+from luthien_asgi.halves import ends_in_half, joined
 from luthien_asgi.policies.probes import probe_of, split_flags
 
 __all__ = ["LiteralRule", "PatternRule", "Replacement", "Rule", "Rules", "TextWindow", "pattern_rule"]
@@ -31,6 +32,8 @@ _SEARCH_TIME: Final = 0.5
 _SEARCH_TIME_A_CHARACTER: Final = 4e-6
 """Seconds that the searches of one text may take, and what each of its characters adds: an ordinary expression needs a hundredth
 of that, and one that needs more on some text would stop the whole server."""
+_BEFORE: Final = 3
+"""Characters before a text that are looked at with it for where a match may start."""
 _SNIFFED: Final = 16
 """Characters of a plain string that are looked for before anything else is done."""
 
@@ -129,16 +132,20 @@ class PatternRule:
     context: int
     """How many characters before a place the expression looks at, at most."""
     new: Replacement
+    starts: re.Pattern[str] | None = None
+    """What a text matches in which a match may begin, where that is known: quicker than the expression. The text has the last
+    characters before it at its front, and what may be the beginning of a beginning at its end has to match too."""
 
     def window(self) -> Window:
         """Return a window for one text."""
         return _PatternWindow(self)
 
 
-def pattern_rule(source: str, new: Replacement) -> PatternRule:
+def pattern_rule(source: str, new: Replacement, starts: str | None = None) -> PatternRule:
     """Return the rule of an expression, in the syntax of the library `regex`, which takes what `re` takes.
 
-    Raises `ValueError` for what is no expression, and for one that searches backwards.
+    `starts` (see `PatternRule`) is for one that never matches nothing. Raises `ValueError` for what is no expression, and for
+    one that searches backwards.
     """
     import regex  # whoever replaces plain strings does not pay for it
 
@@ -161,6 +168,7 @@ def pattern_rule(source: str, new: Replacement) -> PatternRule:
         probe_more=None if probe is None else compiled(probe.flags, probe.body, _NOT_EMPTY + _NEVER),
         context=0 if probe is None else probe.context,
         new=new,
+        starts=None if starts is None else re.compile(starts),
     )
 
 
@@ -186,6 +194,12 @@ class _PatternWindow:
         return self._size == 0
 
     def feed(self, text: str) -> str:
+        starts = self._rule.starts
+        if starts is not None and self._size == 0:
+            before = self._text + text
+            if starts.search(before, max(0, self._place - _BEFORE)) is None:
+                self._keep(before, len(before), after_empty=False)
+                return text
         self._added.append(text)
         self._size += len(text)
         if self._rule.probe is None or self._size < self._wait:
@@ -328,11 +342,7 @@ class TextWindow:
         return text
 
     def _with_whole_characters(self, text: str) -> str:
-        text, self._half = self._half + text, ""
-        if "\ud800" <= text[-1:] <= "\udbff":
+        text, self._half = joined((self._half, text)), ""
+        if ends_in_half(text):
             text, self._half = text[:-1], text[-1]
-        try:
-            text.encode()
-        except UnicodeEncodeError:
-            return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "surrogatepass")
         return text

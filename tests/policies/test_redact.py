@@ -20,6 +20,7 @@ from luthien_asgi.testing import (
     ScriptedBackend,
     Thinking,
     ToolCall,
+    build_chunk,
     chunks,
     finish,
     role,
@@ -180,6 +181,20 @@ async def test_a_refusal_is_masked() -> None:
     """It is text like any other."""
     run = await run_policy(Redact(where="response", key=KEY), chunks(Refusal(f"No, {MAIL}!")))
     assert run.refusal == f"No, {placeholder(MAIL)}!"
+
+
+@pytest.mark.parametrize(("title", "kept"), [("a page", True), (f"by {MAIL}", False), ("", True)])
+async def test_side_data_that_tells_of_a_value_is_left_out(title: str, kept: bool) -> None:
+    """A citation beside a text that stays as it is, and one by itself."""
+    annotations = [{"type": "url_citation", "url_citation": {"title": title, "url": "https://x"}}]
+    script = [role()]
+    for delta in ({"content": "see. ", "annotations": annotations}, {"annotations": annotations}):
+        choices = [{"index": 0, "delta": delta, "finish_reason": None, "logprobs": None}]
+        script.append(build_chunk({"id": "m", "created": 1, "model": "x", "choices": choices}))
+    run = await run_policy(Redact(where="response", kinds=["email"]), [*script, finish()])
+    assert run.text == "see. "
+    assert any(b"url_citation" in frame for frame in run.frames) is kept
+    assert not any(b"alice" in frame for frame in run.frames)
 
 
 async def test_every_choice_is_masked_by_itself() -> None:

@@ -50,7 +50,7 @@ VALUES: Final[list[tuple[str, str]]] = [
 LEFT_ALONE: Final = [
     "a task-assignments-2024-final-report", "disk-space-2024-is-low", "sk-learn", "the bearer of bad news", "Basic understanding",
     "4111111111111112", "1.4111111111111111", "DE89 3704 9944 0532 0130 01", "C++ 11 2020, +5 points, 00:12:34", "12345",
-    "2024-01-01 12:30:45", "@decorator", "a@b", "user@localhost", "https://example.com:8080/path", "AKIA", "eyJ", "-----BEGIN CERTIFICATE-----",
+    "2024-01-01 12:30:45", "@decorator", "a@b", "user@localhost", "https://example.com:8080/path", "AKIA", "eyJ", "git@github.com:o/r.git", "http://localhost:3000?q=a@b", "-----BEGIN CERTIFICATE-----",
     "123e4567-e89b-12d3-a456-426614174000", "SG.x.y", "[EMAIL_3fa9c1b2d4]", "ssh-rsa AAAAB3NzaC1yc2EAAAADAQABAAABAQ", "1 2 3 4 5 6 7 8 9 10 11 12 13 14",
 ]  # fmt: skip
 
