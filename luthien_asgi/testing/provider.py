@@ -25,6 +25,7 @@ from luthien_asgi.testing.faults import Failure
 from luthien_asgi.testing.http1 import Incoming, read_request
 from luthien_asgi.testing.scripts import Script, choose, models_of
 from luthien_asgi.testing.strict import check_history
+from luthien_asgi.testing.strict_signatures import Signatures
 from luthien_asgi.testing.waiting import Signal
 from luthien_asgi.testing.wires import wire_of
 
@@ -68,7 +69,8 @@ class _Connection(asyncio.StreamReaderProtocol):
 class ScriptedProvider:
     """Serves a script. Enter it with `async with` on the running loop, or with `with` in a thread of its own.
 
-    With `strict=True` a request whose history the real API refuses is answered with a 400 (see `check_history`).
+    With `strict=True` a request whose history the real API refuses is answered with a 400 (see `check_history`), also one whose
+    thinking differs from what was signed here.
     """
 
     def __init__(self, script: Script, *, strict: bool = False, host: str = "127.0.0.1", port: int = 0) -> None:
@@ -83,6 +85,7 @@ class ScriptedProvider:
         self.script_errors: list[Exception] = []
         """What a script that is a function raised; the client got a 500."""
         self._signal = Signal()
+        self._signatures = Signatures()
         self._turns = itertools.count()
         self._connections: dict[asyncio.Task[Any], asyncio.StreamWriter] = {}
         self._server: asyncio.Server | None = None
@@ -240,9 +243,18 @@ class ScriptedProvider:
     async def _complete(self, request: ProviderRequest, exchange: Exchange) -> bool:
         if not request.body:
             return await exchange.send(Failure(400, None, "the body is not a JSON object"))
-        if self.strict and (complaint := check_history(request.wire, request.body)):
+        if self.strict and (complaint := self._refusal(request)):
             return await exchange.send(Failure(400, None, complaint))
-        return await exchange.send(self._chosen(request))
+        reply = self._chosen(request)
+        if request.wire == "anthropic":
+            self._signatures.note(reply)
+        return await exchange.send(reply)
+
+    def _refusal(self, request: ProviderRequest) -> str | None:
+        refused = check_history(request.wire, request.body)
+        if refused is None and request.wire == "anthropic":
+            refused = self._signatures.complaint(request.body)
+        return refused
 
     def _chosen(self, request: ProviderRequest) -> Reply:
         try:

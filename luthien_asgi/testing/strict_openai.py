@@ -1,6 +1,9 @@
 """What the OpenAI chat-completions API refuses in a request.
 
 Strategy: each function checks one rule for one message and raises `HistoryError` in the API's own words.
+
+One rule is that of strict servers of this wire (vLLM among them) and not OpenAI's own: the arguments of a call in the history
+are a JSON object, or empty.
 """
 
 from __future__ import annotations
@@ -9,6 +12,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
+from luthien_asgi import jsontext
 from luthien_asgi.testing.history import known_fields, require, unique
 from luthien_asgi.wire.parameters import OPENAI_OWN
 
@@ -61,6 +65,14 @@ def _check_call(call: Mapping[str, Any], at: str) -> None:
     require(_NAME.fullmatch(inner.get("name") or ""), f"Invalid '{at}.{kind}.name': string does not match pattern.")
     text = inner.get("arguments" if kind == "function" else "input")
     require(isinstance(text, str), f"Missing required parameter: '{at}.{kind}.{'arguments' if kind == 'function' else 'input'}'.")
+    require(kind == "custom" or _is_object(text), f"Invalid '{at}.function.arguments': it must be a JSON object.")
+
+
+def _is_object(arguments: str) -> bool:
+    try:
+        return not arguments.strip() or isinstance(jsontext.loads(arguments), dict)
+    except ValueError:
+        return False
 
 
 def _check_tool_turns(messages: Sequence[Message]) -> None:

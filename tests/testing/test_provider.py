@@ -17,10 +17,12 @@ from luthien_asgi.testing import (
     Garbage,
     ProviderRequest,
     RawStream,
+    Redacted,
     Reset,
     ScriptedProvider,
     Stall,
     Text,
+    Thinking,
     ToolCall,
     Truncate,
     Usage,
@@ -272,6 +274,39 @@ async def test_a_strict_provider_refuses_an_impossible_history(client: httpx.Asy
     async with ScriptedProvider(Answer("x"), strict=True) as provider:
         response = await post(client, provider, MESSAGES, api_base="http://elsewhere")
     assert (response.status_code, response.json()["error"]["message"]) == (400, "api_base: Extra inputs are not permitted")
+
+
+THOUGHT = {"type": "thinking", "thinking": "Hm.", "signature": "c2ln"}
+HIDDEN = {"type": "redacted_thinking", "data": "cmVk"}
+
+
+@pytest.mark.parametrize(
+    ("block", "accepted"),
+    [
+        (THOUGHT, True),
+        (HIDDEN, True),
+        (THOUGHT | {"thinking": "Hm!"}, False),
+        (THOUGHT | {"signature": "b3RoZXI="}, False),
+        (HIDDEN | {"data": "b3RoZXI="}, False),
+    ],
+)
+async def test_a_strict_provider_knows_what_it_signed(client: httpx.AsyncClient, block: dict[str, Any], accepted: bool) -> None:
+    """Thinking that was edited is refused in the next turn, its signature too; before anything was signed nothing is."""
+    history = [BODY["messages"][0], {"role": "assistant", "content": [block, {"type": "text", "text": "x"}]}, BODY["messages"][0]]
+    async with ScriptedProvider(Answer(Thinking("H", "m.", signature="c2ln"), Redacted("cmVk"), "x"), strict=True) as provider:
+        assert (await post(client, provider, MESSAGES, messages=history)).status_code == 200
+        response = await post(client, provider, MESSAGES, messages=history)
+    assert response.status_code == (200 if accepted else 400)
+    assert accepted or "Invalid `" in response.json()["error"]["message"]
+
+
+async def test_a_strict_provider_does_not_know_what_raw_events_signed(client: httpx.AsyncClient) -> None:
+    """A recording may hold thinking that nobody read: only what is known to be edited is refused."""
+    history = [BODY["messages"][0], {"role": "assistant", "content": [THOUGHT]}, BODY["messages"][0]]
+    signed = Answer(Thinking("No.", signature="b3RoZXI="))
+    async with ScriptedProvider([RawStream([b": nothing\n\n"]), signed, signed], strict=True) as provider:
+        codes = [(await post(client, provider, MESSAGES, messages=history)).status_code for _ in range(3)]
+    assert codes == [200, 200, 200]
 
 
 async def test_bad_requests_leave_the_provider_alive(client: httpx.AsyncClient) -> None:

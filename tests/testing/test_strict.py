@@ -89,6 +89,11 @@ ANTHROPIC_BAD: dict[str, tuple[list[Any], str]] = {
     "not a block": ([user({"text": "no type"})], "malformed request"),
 }
 OPENAI_GOOD: dict[str, list[Any]] = {
+    "a call without arguments": [
+        USER,
+        {"role": "assistant", "tool_calls": [CALL | {"function": {"name": "f", "arguments": ""}}]},
+        TOOL,
+    ],
     "one question": [USER],
     "system and developer": [{"role": "system", "content": "s"}, {"role": "developer", "content": "d"}, USER],
     "tool loop": [USER, {"role": "assistant", "content": None, "tool_calls": [CALL]}, TOOL],
@@ -114,6 +119,14 @@ OPENAI_GOOD: dict[str, list[Any]] = {
     ],
 }
 OPENAI_BAD: dict[str, tuple[list[Any], str]] = {
+    "arguments that are not JSON": (
+        [USER, {"role": "assistant", "tool_calls": [CALL | {"function": {"name": "f", "arguments": "{'a': 1}"}}]}, TOOL],
+        "it must be a JSON object",
+    ),
+    "arguments that are no object": (
+        [USER, {"role": "assistant", "tool_calls": [CALL | {"function": {"name": "f", "arguments": "[]"}}]}, TOOL],
+        "it must be a JSON object",
+    ),
     "no messages": ([], "Invalid 'messages': empty array"),
     "bad role": ([{"role": "robot", "content": "x"}], "Invalid value: 'robot'"),
     "null content": ([USER, {"role": "assistant", "content": None}], "expected a string, got null"),
