@@ -72,7 +72,7 @@ def test_a_policy_that_holds_is_tried_on_many_ways() -> None:
     """Nothing is raised, and what was tried is counted: a proof of nothing would show."""
     proof = assert_policy_holds(Judge(), examples=[WORD], canary=WORD, halves=False, cuts=1)
     assert proof.answers == 10
-    assert proof.canary_runs > 500
+    assert proof.canary_runs > 400
     assert proof.runs - proof.canary_runs > 300
 
 
@@ -472,4 +472,4 @@ def test_a_policy_that_ships_holds() -> None:
     proof = assert_policy_holds(
         DenyTools(patterns={"*": WORD}), examples=[WORD], canary=WORD, canary_in=["tool_arguments"], clients=["anthropic"], cuts=1
     )
-    assert proof.canary_runs > 200
+    assert proof.canary_runs > 150

@@ -26,6 +26,8 @@ __all__ = ["FIELDS", "Canary"]
 
 LEAKS: Final = "the canary got out"
 LATER: Final = "the canary is in the next turn"
+_FORMS: Final = (True, False)
+"""Streamed, and not."""
 
 
 FIELDS: Final[Mapping[str, BlockKind]] = {
@@ -75,14 +77,16 @@ class Canary:
         return self.stage.runs - before
 
     async def _everywhere(self, place: _Place, provider: WireName) -> None:
-        for client in self.clients:
-            case = Case(place.answer, provider=provider, client=client)
-            for stream in (True, False):
-                await self._later(await self._run(case.but(stream=stream), place.name), case)
-            for number, cut in enumerate(once(place.answer, place.part, halves=self.halves)):
-                await self._run(case.but(cut=cut, stream=number % 3 != 2), place.name)
+        """Try the whole answer on every way, and every cut on one of them in turn: the policy sees the same chunks on each."""
+        ways = [
+            Case(place.answer, provider=provider, client=client, stream=stream) for client in self.clients for stream in _FORMS
+        ]
+        for way in ways:
+            await self._later(await self._run(way, place.name), way)
+        for number, cut in enumerate(once(place.answer, place.part, halves=self.halves)):
+            await self._run(ways[number % len(ways)].but(cut=cut), place.name)
         if provider == "openai" and "openai" in self.clients:
-            for stream in (True, False):
+            for stream in _FORMS:
                 case = Case(place.answer, stream=stream)
                 steps = decoded(_second_choice(events_of(place.answer, "openai")), "openai")
                 self._search(await self.stage.play(case, steps), case, f"{place.name} of choice 1")
@@ -90,7 +94,7 @@ class Canary:
     async def _beside(self, name: str, provider: WireName, change: Callable[[list[bytes], str], list[bytes]]) -> None:
         answer = Answer(Text("One text", " and more."))
         for client in self.clients:
-            for stream in (True, False):
+            for stream in _FORMS:
                 case = Case(answer, provider=provider, client=client, stream=stream)
                 steps = decoded(change(events_of(answer, provider), self.word), provider)
                 self._search(await self.stage.play(case, steps), case, name)
