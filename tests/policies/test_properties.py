@@ -60,8 +60,6 @@ TABLE: dict[str, Row] = {
 
 POLICIES = sorted(policies.__all__)
 shipped = pytest.mark.parametrize("name", POLICIES)
-CUT_IN_HALVES = False
-"""Whether characters beyond U+FFFF are cut into their halves."""
 
 
 def test_every_policy_that_ships_has_a_row() -> None:
@@ -80,7 +78,6 @@ def test_it_holds(name: str) -> None:
         canary_in=row.canary_in or None,
         judges=row.judges,
         cuts=1,
-        halves=CUT_IN_HALVES,
         **row.more,
     )
     assert proof.answers >= len(row.triggers) * 3
@@ -89,7 +86,7 @@ def test_it_holds(name: str) -> None:
 
 # --- drawn answers ----------------------------------------------------------------------------------------------------------
 
-LETTERS = st.characters(codec="utf-8", exclude_categories=["Cs"]).filter(lambda letter: CUT_IN_HALVES or letter <= "\uffff")
+LETTERS = st.characters(codec="utf-8", exclude_categories=["Cs"])
 NAMES = st.sampled_from(["read", "bash", "search_web"])
 
 
@@ -207,9 +204,8 @@ def test_deny_tools_is_its_pattern() -> None:
     holds()
 
 
-@pytest.mark.xfail(strict=True, reason="the halves of a character that a provider cut in two come to a policy apart")
 @pytest.mark.parametrize("client", CLIENTS)
 def test_a_character_that_a_provider_cut_in_two_is_one(client: WireName) -> None:
-    """Beyond U+FFFF JSON writes two escapes, and providers cut between them. Set `CUT_IN_HALVES` when this passes."""
+    """Beyond U+FFFF JSON writes two escapes, and providers cut between them."""
     policy = policies.ReplaceText(replacements=[["🙂", "smile"]])
     assert run_policy_sync(policy, chunks("a \ud83d", "\ude42 b"), client=client).text == "a smile b"

@@ -13,23 +13,27 @@ from typing import Any, ClassVar
 import pytest
 
 from luthien_asgi import (
+    BackendCall,
     Block,
     BlockKind,
+    Chain,
     ChatRequest,
     Deny,
+    Governed,
     Hold,
     Observe,
     Policy,
     PolicyContext,
     Replace,
     StreamContext,
+    Together,
     Transform,
     blocking,
     read_part,
     with_text,
 )
 from luthien_asgi.chunks import Chunk
-from luthien_asgi.policies import DenyTools
+from luthien_asgi.policies import DenyTools, ReplaceText
 from luthien_asgi.policy import Verdict
 from luthien_asgi.testing import Answer, Text, ToolCall, assert_policy_holds
 from luthien_asgi.testing.proof import forms, sharing
@@ -61,7 +65,7 @@ class Judge(Policy):
 def broken(policy: Any, **more: Any) -> str:
     """What is said about a policy that does not hold. Quick: the broken promise is seen in few answers."""
     with pytest.raises(AssertionError) as failed:
-        assert_policy_holds(policy, **{"halves": False, "examples": [WORD], "cuts": 1} | more)
+        assert_policy_holds(policy, **{"examples": [WORD], "cuts": 1} | more)
     return str(failed.value)
 
 
@@ -70,7 +74,7 @@ def broken(policy: Any, **more: Any) -> str:
 
 def test_a_policy_that_holds_is_tried_on_many_ways() -> None:
     """Nothing is raised, and what was tried is counted: a proof of nothing would show."""
-    proof = assert_policy_holds(Judge(), examples=[WORD], canary=WORD, halves=False, cuts=1)
+    proof = assert_policy_holds(Judge(), examples=[WORD], canary=WORD, cuts=1)
     assert proof.answers == 10
     assert proof.canary_runs > 400
     assert proof.runs - proof.canary_runs > 300
@@ -177,6 +181,47 @@ def test_what_is_kept_back_is_measured_where_the_author_says_how_much_it_may_be(
     said = broken(KeepsAll(), holds_back=3, examples=())
     assert forms.BOUNDARIES in said
     assert "3 are allowed" in said
+
+
+class Asks(Policy):
+    """Asks a model about each block, as it should."""
+
+    handles: ClassVar = {BlockKind.TEXT: Hold(), BlockKind.TOOL_CALL: Hold()}
+    asks = ("judge",)
+
+    async def on_block_complete(self, block: Block, ctx: StreamContext) -> Verdict | None:
+        answer = await ctx.ask("judge", said_by(block))
+        return Deny("[removed]") if answer.text == "no" else None
+
+
+class AsksEachChunk(Asks):
+    """Asks about each chunk too: a call a token."""
+
+    async def on_chunk_added(self, chunk: Chunk, ctx: StreamContext) -> None:
+        await ctx.ask("judge", read_part(chunk).text)
+
+
+def says_no(call: BackendCall) -> str:
+    """A judge that always says the same to the same."""
+    return "no" if WORD in str(call.request.body) else "yes"
+
+
+def test_a_policy_that_asks_a_model_is_tried_with_a_judge_that_is_scripted() -> None:
+    """What the model says is a function of what it is asked; how often it is asked does not depend on the cut."""
+    more: Mapping[str, Any] = {"judges": {"judge": says_no}, "examples": [WORD], "clients": ["openai", "anthropic"]}
+    proof = assert_policy_holds(Asks(), canary=WORD, canary_in=["text", "tool_arguments"], cuts=1, **more)
+    assert proof.canary_runs > 100
+    assert forms.JUDGES in broken(AsksEachChunk(), **more)
+
+
+def test_policies_that_are_put_together_are_tried_like_one() -> None:
+    """A Chain, policies beside each other, and one that is in charge of nothing yet."""
+    both = Chain(
+        [ReplaceText(replacements=[["hello", WORD]]), Together([Judge(), Governed(DenyTools(names=["bash"]), mode="shadow")])]
+    )
+    proof = assert_policy_holds(both, examples=["hello"], canary=WORD, canary_in=["text"], clients=["openai"], cuts=1)
+    assert proof.canary_runs > 20
+    assert sharing.WRITES in broken(Chain([Judge(), Counts()]), examples=())
 
 
 class Blank(Judge):
@@ -298,7 +343,7 @@ def test_a_policy_that_writes_on_itself_is_told_where(policy: type[Policy], wher
 
 def test_fields_that_may_change_are_named() -> None:
     """A counter of the author's own is no state of a transaction."""
-    assert_policy_holds(Counts(), ignoring=["blocks"], clients=["openai"], cuts=1, halves=False)
+    assert_policy_holds(Counts(), ignoring=["blocks"], clients=["openai"], cuts=1)
 
 
 class Mixes(Policy):
@@ -359,7 +404,7 @@ quiet = Quiet()
 
 def test_a_hook_that_blocks_the_event_loop() -> None:
     """Every stream of the process stands still meanwhile; in a thread it does not."""
-    only: Mapping[str, Any] = {"answers": ["Hi"], "clients": ["openai"], "cuts": 1, "halves": False}
+    only: Mapping[str, Any] = {"answers": ["Hi"], "clients": ["openai"], "cuts": 1}
     said = broken(Blocks(), **only, max_block=0.02, examples=())
     assert sharing.BLOCKS in said
     assert "0.02 s are allowed" in said

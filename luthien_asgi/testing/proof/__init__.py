@@ -17,7 +17,8 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any
 
-from luthien_asgi.policy import Policy
+from luthien_asgi.approvals import Approvals
+from luthien_asgi.compose import Composable
 from luthien_asgi.request import WireName
 from luthien_asgi.settings import StreamSettings
 from luthien_asgi.testing.parts import Answer, Part
@@ -26,7 +27,7 @@ from luthien_asgi.testing.proof.canary import FIELDS, Canary
 from luthien_asgi.testing.proof.cuts import Cut, everywhere, randomly
 from luthien_asgi.testing.proof.forms import Forms
 from luthien_asgi.testing.proof.sharing import Sharing
-from luthien_asgi.testing.proof.stage import CLIENTS, Judges, Stage
+from luthien_asgi.testing.proof.stage import CLIENTS, Judges, Stage, handles_of
 
 __all__ = ["PolicyProof", "assert_policy_holds"]
 
@@ -42,7 +43,7 @@ class PolicyProof:
 
 
 def assert_policy_holds(
-    policy: Policy | Callable[[], Policy],
+    policy: Composable | Callable[[], Composable],
     *,
     examples: Sequence[str] = (),
     answers: Iterable[Answer | Part | str] = (),
@@ -51,6 +52,7 @@ def assert_policy_holds(
     judges: Judges | None = None,
     request: Mapping[str, Any] | None = None,
     settings: StreamSettings | None = None,
+    approvals: Callable[[], Approvals] | None = None,
     clients: Sequence[WireName] = CLIENTS,
     cuts: int = 4,
     halves: bool = True,
@@ -74,16 +76,17 @@ def assert_policy_holds(
       does the next turn: in every field of the kinds that the policy handles, or in those of `canary_in` (`text`, `logprobs`,
       `annotations`, `citations`, `thinking`, `refusal`, `tool_name`, `tool_arguments`), choice 0 and 1, cut at every place.
 
-    `policy` is one object, or what makes one: then each run has a fresh object, as a policy with a budget needs it. `examples`
-    are texts that the policy reacts to, put into every kind of block; `answers` are whole answers of the author's own. `judges`
-    are what the models that the policy itself asks say, by their names: functions of the call, so that they always say the same
-    to the same. `request` are fields of each request, as for `run_policy`; `cuts` is how many random cuts each answer gets beside
-    the cut everywhere; without `halves` no character is cut in two. Callable with or without a running event loop.
+    `policy` is one object (a `Chain` and the like too), or what makes one: then each run has a fresh object, as a policy with a
+    budget needs it. `examples` are texts that the policy reacts to, put into every kind of block; `answers` are whole answers of
+    the author's own. `judges` are what the models that the policy itself asks say, by their names: functions of the call, so that
+    they always say the same to the same; `approvals` makes the desk of each run, whose `notify` decides for the person that is
+    asked. `request` are fields of each request, as for `run_policy`; `cuts` is how many random cuts each answer gets beside the
+    cut everywhere; without `halves` no character is cut in two. Callable with or without a running event loop.
 
     Raises `ValueError` for a canary that the policy handles no field for.
     """
-    make: Callable[[], Policy] = (lambda: policy) if isinstance(policy, Policy) else policy
-    stage = Stage(make, judges=judges or {}, request=request or {}, settings=settings)
+    make: Callable[[], Composable] = (lambda: policy) if isinstance(policy, Composable) else policy
+    stage = Stage(make, judges=judges or {}, request=request or {}, settings=settings, approvals=approvals)
     chosen = Random(seed)  # noqa: S311 - not for secrets
     tried = corpus.answers(chosen, examples=examples, own=answers)
     plan = [(answer, _cuts(answer, chosen, cuts, halves=halves)) for answer in tried]
@@ -105,8 +108,8 @@ def _cuts(answer: Answer, chosen: Random, count: int, *, halves: bool) -> list[C
     return [*(randomly(answer, chosen, halves=halves) for _ in range(count)), everywhere(answer, halves=halves)]
 
 
-def _fields(policy: Policy, given: Collection[str] | None) -> Collection[str]:
-    fields = [name for name, kind in FIELDS.items() if kind in policy.handles] if given is None else given
+def _fields(policy: Composable, given: Collection[str] | None) -> Collection[str]:
+    fields = [name for name, kind in FIELDS.items() if kind in handles_of(policy)] if given is None else given
     if not fields or not FIELDS.keys() >= {*fields}:
         msg = f"no field for the canary of {type(policy).__name__}: say `canary_in`, of {', '.join(FIELDS)}"
         raise ValueError(msg)

@@ -7,20 +7,20 @@ arguments parsed, what is carried for the provider unpacked. Then the next turn 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, NamedTuple
 
 from luthien_asgi import jsontext
 from luthien_asgi.blocks import BlockKind
 from luthien_asgi.reasoning_items import decode
 from luthien_asgi.request import WireName
-from luthien_asgi.testing.kit import PolicyRun, run_policy
+from luthien_asgi.testing.kit import PolicyRun
 from luthien_asgi.testing.parts import Answer, Refusal, Text, Thinking, ToolCall
 from luthien_asgi.testing.proof.counterexample import Counterexample
 from luthien_asgi.testing.proof.cuts import joined, once
 from luthien_asgi.testing.proof.next_turn import next_turn
 from luthien_asgi.testing.proof.outcomes import fragments_of, strings_in
-from luthien_asgi.testing.proof.stage import PROVIDERS, Case, ProofBackend, Stage, decoded, events_of
+from luthien_asgi.testing.proof.stage import PROVIDERS, Case, Stage, decoded, events_of
 
 __all__ = ["FIELDS", "Canary"]
 
@@ -114,11 +114,10 @@ class Canary:
     async def _later(self, run: PolicyRun, case: Case) -> None:
         if run.error is not None or not run.body:
             return
-        backend = ProofBackend(decoded(events_of(Answer("Well."), case.provider), case.provider), wire=case.provider, judges={})
-        turn = next_turn(case.client, run.body)
+        steps = decoded(events_of(Answer("Well."), case.provider), case.provider)
+        after = await replace(self.stage, request=next_turn(case.client, run.body)).play(case, steps)
         self.stage.runs += 1
-        await run_policy(self.stage.make(), backend, client=case.client, request=turn, settings=self.stage.settings)
-        for call in backend.calls:
+        for call in after.backend.calls:
             for told in _unpacked(call.request.body):
                 if self.word in joined(told):
                     raise Counterexample(LATER, case, f"the backend is told {_around(joined(told), self.word)!r}")

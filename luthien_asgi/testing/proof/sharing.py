@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from luthien_asgi.policy import Policy
+from luthien_asgi.compose import Composable
 from luthien_asgi.testing.kit import PolicyRun
 from luthien_asgi.testing.parts import Answer
 from luthien_asgi.testing.proof.counterexample import Counterexample
@@ -63,7 +63,7 @@ class Sharing:
         if seen:
             raise Counterexample(WRITES, case, "\n  ".join(seen[:5]))
 
-    def _changes(self, before: Snapshot, policy: Policy) -> list[str]:
+    def _changes(self, before: Snapshot, policy: Composable) -> list[str]:
         return list(changes(before, snapshot(policy), ignoring=self.ignoring))
 
     async def _check_beside(self, cases: Sequence[Case]) -> None:
@@ -75,7 +75,7 @@ class Sharing:
             if difference := expected.against(Outcome.of(task.result())):
                 raise Counterexample(MIXES, case, difference)
 
-    async def _through(self, gate: _Gate, place: int, case: Case, policy: Policy) -> PolicyRun:
+    async def _through(self, gate: _Gate, place: int, case: Case, policy: Composable) -> PolicyRun:
         try:
             return await self.stage.run(case, watch=lambda: gate.step(place), policy=policy)
         finally:

@@ -15,6 +15,7 @@ from random import Random
 from types import FunctionType, MethodType, ModuleType
 from typing import Any, Final
 
+from luthien_asgi.compose import Composable
 from luthien_asgi.policy import Policy
 
 __all__ = ["Snapshot", "changes", "snapshot"]
@@ -28,7 +29,7 @@ _PLAIN: Final = (str, bytes, int, float, complex, bool, type(None), range)
 _CLOSED: Final = (type, FunctionType, MethodType, ModuleType)
 
 
-def snapshot(policy: Policy) -> Snapshot:
+def snapshot(policy: Composable) -> Snapshot:
     """Return what a policy's fields hold now, its class's data among them."""
     found: dict[str, tuple[object, str]] = {}
     home = {_top(cls) for cls in type(policy).__mro__}

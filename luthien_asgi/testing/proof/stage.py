@@ -11,9 +11,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
+from luthien_asgi.approvals import Approvals
 from luthien_asgi.backend.protocol import BackendCall
+from luthien_asgi.blocks import BlockKind
 from luthien_asgi.chunks import Chunk
-from luthien_asgi.policy import Policy
+from luthien_asgi.compose import Composable, Governed
+from luthien_asgi.policy import Handling, Policy, Transform
 from luthien_asgi.request import WireName
 from luthien_asgi.settings import StreamSettings
 from luthien_asgi.testing.backend import ScriptedBackend, ScriptedStream, Step
@@ -25,7 +28,7 @@ from luthien_asgi.testing.wires import RENDERERS
 from luthien_asgi.wire.anthropic_decoder import AnthropicDecoder
 from luthien_asgi.wire.openai_decoder import OpenAIDecoder
 
-__all__ = ["CLIENTS", "PROVIDERS", "Case", "Judges", "ProofBackend", "Stage", "decoded", "events_of"]
+__all__ = ["CLIENTS", "PROVIDERS", "Case", "Judges", "ProofBackend", "Stage", "decoded", "events_of", "handles_of"]
 
 CLIENTS: Final[tuple[WireName, ...]] = ("openai", "anthropic", "responses")
 PROVIDERS: Final[tuple[WireName, ...]] = ("openai", "anthropic")
@@ -99,27 +102,46 @@ class _Watched(ScriptedStream):
 class Stage:
     """Makes the policy, runs cases through it, and counts them."""
 
-    make: Callable[[], Policy]
+    make: Callable[[], Composable]
     judges: Judges = field(default_factory=dict)
     request: Mapping[str, Any] = field(default_factory=dict)
     settings: StreamSettings | None = None
+    approvals: Callable[[], Approvals] | None = None
+    """Makes the desk of one run, at which persons decide."""
     runs: int = 0
 
-    async def run(self, case: Case, *, watch: Callable[[], object] | None = None, policy: Policy | None = None) -> PolicyRun:
+    async def run(self, case: Case, *, watch: Callable[[], object] | None = None, policy: Composable | None = None) -> PolicyRun:
         """Run a case through the policy, or through the one given. Raises `ValueError` for an answer that is not legal."""
         steps = decoded(events_of(case.cut.of(case.answer), case.provider), case.provider)
         return await self.play(case, steps, watch=watch, policy=policy)
 
     async def play(
-        self, case: Case, steps: Sequence[Chunk], *, watch: Callable[[], object] | None = None, policy: Policy | None = None
+        self, case: Case, steps: Sequence[Chunk], *, watch: Callable[[], object] | None = None, policy: Composable | None = None
     ) -> PolicyRun:
         """Run chunks in the place of the case's answer."""
         self.runs += 1
         backend = ProofBackend(steps, wire=case.provider, judges=self.judges, watch=watch)
         used = self.make() if policy is None else policy
         return await run_policy(
-            used, backend, client=case.client, stream=case.stream, request=self.request, settings=self.settings
+            used,
+            backend,
+            client=case.client,
+            stream=case.stream,
+            request=self.request,
+            settings=self.settings,
+            approvals=self.approvals() if self.approvals is not None else None,
         )
+
+
+def handles_of(policy: Composable) -> dict[BlockKind, Handling]:
+    """Return how a policy handles each kind; of several the one that may change most."""
+    if isinstance(policy, Policy):
+        return dict(policy.handles)
+    found: dict[BlockKind, Handling] = {}
+    for inner in (policy.policy,) if isinstance(policy, Governed) else policy.policies:
+        for kind, handling in handles_of(inner).items():
+            found[kind] = handling if isinstance(handling, Transform) else found.get(kind, handling)
+    return found
 
 
 def events_of(answer: Answer, provider: WireName) -> list[bytes]:
