@@ -52,7 +52,7 @@ TABLE: dict[str, Row] = {
         lambda: policies.ReplaceText(replacements=[["hello", "bye"], ["a.b", "🙂"], ["aab", "x"]]),
         ["hello", "hellhello", "aaab", "a.b"],
         canary="hello",
-        canary_in=["text"],
+        canary_in=["text", "logprobs", "citations"],
         more={"holds_back": 4},
     ),
     "UpperCase": Row(policies.UpperCase, ["straße", "ŉ"], more={"holds_back": 0}),
@@ -209,3 +209,9 @@ def test_a_character_that_a_provider_cut_in_two_is_one(client: WireName) -> None
     """Beyond U+FFFF JSON writes two escapes, and providers cut between them."""
     policy = policies.ReplaceText(replacements=[["🙂", "smile"]])
     assert run_policy_sync(policy, chunks("a \ud83d", "\ude42 b"), client=client).text == "a smile b"
+
+
+@pytest.mark.xfail(strict=True, reason="annotations that ride in a chunk with text are not looked at")
+def test_replace_text_looks_at_annotations_beside_a_text() -> None:
+    """As it does at those that come in a chunk of their own."""
+    assert_policy_holds(policies.ReplaceText(replacements=[["hello", "bye"]]), canary="hello", canary_in=["annotations"], cuts=1)
