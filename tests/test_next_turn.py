@@ -21,9 +21,11 @@ from luthien_asgi import (
     Approvals,
     Block,
     BlockKind,
+    Chain,
     Defer,
     Deny,
     Escalate,
+    Governed,
     Handling,
     Hold,
     LiteLLMBackend,
@@ -38,6 +40,8 @@ from luthien_asgi import (
     with_text,
 )
 from luthien_asgi.chunks import Chunk
+from luthien_asgi.compose import Composable
+from luthien_asgi.policies import UpperCase
 from luthien_asgi.policy import Verdict
 from luthien_asgi.testing import Answer, ProviderRequest, Redacted, Refusal, ScriptedProvider, Text, Thinking, ToolCall
 
@@ -143,6 +147,11 @@ ROWS: dict[str, Row] = {
     "add words at the end": Row(Answer(THOUGHT, TEXT, ONE), lambda block: None, ("one",), "Last words.", last="Last words."),
     "add words to calls alone": Row(Answer(ONE, TWO), lambda block: None, ("one", "two"), "Last words.", last="Last words."),
     "add words where all is denied": Row(Answer(TEXT, ONE), lambda block: NO, (), "Last words.", "Here", last="Last words."),
+    "a judge fails": Row(Answer(THOUGHT, TEXT, ONE, TWO), lambda block: None, (), "blocked", policy="Failing"),
+    "a judge fails and it passes": Row(Answer(THOUGHT, ONE, TWO), lambda block: None, ("one", "two"), policy="Passing"),
+    "a judge of calls alone fails and it passes": Row(Answer(ONE), lambda block: None, ("one",), policy="Passing"),
+    "a shadow denies": Row(Answer(THOUGHT, TEXT, ONE, TWO), lambda block: NO, ("one", "two"), "Here it is.", policy="Shadow"),
+    "a chain denies": Row(Answer(THOUGHT, TEXT, ONE, TWO), call(NO, "one"), ("two",), "HERE IT IS.", policy="Chained"),
     "empty the answer": Row(Answer(TEXT), lambda block: None, (), "", "Here", policy="Erasing"),
     "empty the text before a call": Row(Answer(TEXT, ONE), lambda block: None, ("one",), "", "Here", policy="Erasing"),
     "empty the answer after thinking": Row(Answer(THOUGHT, TEXT), lambda block: None, (), "", "Here", policy="Erasing"),
@@ -238,7 +247,21 @@ async def person(approval: Approval) -> bool:
     return approval.tool == "one"
 
 
-POLICIES: list[type[ByRow]] = [ByRow, Watching, Erasing, Drawing, Resting, Asking]
+class Failing(ByRow):
+    """A judge of calls whose model is down."""
+
+    handles: ClassVar = {BlockKind.TOOL_CALL: Hold()}
+
+    def on_block_complete(self, block: Block, ctx: StreamContext) -> Verdict | None:
+        raise ConnectionError
+
+
+POLICIES: dict[str, Callable[[], Composable]] = {
+    **{policy.__name__: policy for policy in (ByRow, Watching, Erasing, Drawing, Resting, Asking, Failing)},
+    "Passing": lambda: Governed(Failing(), on_error="pass"),
+    "Shadow": lambda: Governed(ByRow(), mode="shadow"),
+    "Chained": lambda: Chain([UpperCase(), ByRow()]),
+}
 
 
 def row_of(ctx: StreamContext) -> Row:
@@ -250,12 +273,12 @@ class Stage:
 
     def __init__(self, provider: ScriptedProvider, serve: Any) -> None:
         self.provider = provider
-        urls = {policy: serve(self.app(policy()), lifespan="on") for policy in POLICIES}
-        self.applications: dict[tuple[type[Policy], str], Any] = {
-            (policy, client): application(url) for policy, url in urls.items() for client, application in APPLICATIONS.items()
-        }
+        self.applications: dict[tuple[str, str], Any] = {}
+        for name, policy in POLICIES.items():
+            url = serve(self.app(policy()), lifespan="on")
+            self.applications |= {(name, client): application(url) for client, application in APPLICATIONS.items()}
 
-    def app(self, policy: Policy) -> LuthienMiddleware:
+    def app(self, policy: Composable) -> LuthienMiddleware:
         keys = {"gpt": ("openai/gpt-4o", "/v1"), "claude": ("anthropic/claude-x", "")}
         models = [
             {"model_name": name, "litellm_params": {"model": model, "api_base": self.provider.url + path, "api_key": "k"}}
@@ -388,7 +411,7 @@ def test_the_turn_after_a_verdict_is_accepted(stage: Stage, name: str, client: s
         pytest.skip("the SDK's helper raises for an answer that was filtered: an application has nothing to store")
     thinks = model == "claude" and isinstance(row.answer.parts[0], Thinking | Redacted)
     stage.provider.script = script(row)
-    application = next(app for (policy, own), app in stage.applications.items() if (policy.__name__, own) == (row.policy, client))
+    application = stage.applications[row.policy, client]
     history: list[Any] = [{"role": "user", "content": name}]
     first = application.ask(model, history, stream=stream, thinks=thinks)
     assert tuple(call_name for call_name, _ in first.calls) == row.calls
