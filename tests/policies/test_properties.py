@@ -41,7 +41,27 @@ class Row:
     """Further arguments of `assert_policy_holds`."""
 
 
+KEY = "a key of sixteen characters or more"
+MAIL = "alice@example.com"
 TABLE: dict[str, Row] = {
+    "AllowModels": Row(lambda: policies.AllowModels(allow=["*"]), ["scripted"]),
+    "GuardShell": Row(
+        policies.GuardShell,
+        ["rm -rf /"],
+        more={"answers": [ToolCall("call_1", "bash", {"command": "rm -rf /"})], "max_block": 2.0},
+    ),
+    "GuardSql": Row(
+        lambda: policies.GuardSql(dialect="postgres"),
+        ["DROP TABLE x"],
+        more={"answers": [ToolCall("call_1", "run_sql", {"sql": "DROP TABLE x"})], "max_block": 2.0},
+    ),
+    "LimitOutput": Row(lambda: policies.LimitOutput(tokens=12, tool_calls=1, blocks=3), ["word word word"]),
+    "Redact": Row(
+        lambda: policies.Redact(where="response", key=KEY),
+        [MAIL, "4111 1111 1111 1111"],
+        canary=MAIL,
+        canary_in=["text", "tool_arguments", "logprobs", "annotations", "citations", "refusal"],
+    ),
     "DenyTools": Row(
         lambda: policies.DenyTools(names=["bash"], patterns={"*": "sword(fish|play)"}),
         ["swordfish", "bash"],
@@ -52,7 +72,7 @@ TABLE: dict[str, Row] = {
         lambda: policies.ReplaceText(replacements=[["hello", "bye"], ["a.b", "🙂"], ["aab", "x"]]),
         ["hello", "hellhello", "aaab", "a.b"],
         canary="hello",
-        canary_in=["text", "logprobs", "citations"],
+        canary_in=["text", "logprobs", "annotations", "citations"],
         more={"holds_back": 4},
     ),
     "UpperCase": Row(policies.UpperCase, ["straße", "ŉ"], more={"holds_back": 0}),
@@ -209,9 +229,3 @@ def test_a_character_that_a_provider_cut_in_two_is_one(client: WireName) -> None
     """Beyond U+FFFF JSON writes two escapes, and providers cut between them."""
     policy = policies.ReplaceText(replacements=[["🙂", "smile"]])
     assert run_policy_sync(policy, chunks("a \ud83d", "\ude42 b"), client=client).text == "a smile b"
-
-
-@pytest.mark.xfail(strict=True, reason="annotations that ride in a chunk with text are not looked at")
-def test_replace_text_looks_at_annotations_beside_a_text() -> None:
-    """As it does at those that come in a chunk of their own."""
-    assert_policy_holds(policies.ReplaceText(replacements=[["hello", "bye"]]), canary="hello", canary_in=["annotations"], cuts=1)

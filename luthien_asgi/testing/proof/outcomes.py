@@ -24,7 +24,7 @@ _SHOWN: Final = 300
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What the client has. `blocks` are (kind, text, name) in their order; usage and signatures count too."""
+    """What the client has. `blocks` are (kind, text, name, signature); `usage` is what a provider told, if one did."""
 
     status: int
     error: str
@@ -42,7 +42,14 @@ class Outcome:
             return cls(run.status if run.record is None else 0, str(run.error.get("type")), "", (), (), verdicts)
         ending = str(run.finish_reason or run.stop_reason or run.body.get("status"))
         blocks = tuple((str(block.kind), _said(block), block.name, _signed(block.signature)) for block in run.blocks)
-        return cls(run.status, "", ending, blocks, tuple(sorted(_flat(run.usage))), verdicts)
+        return cls(
+            run.status,
+            "",
+            ending,
+            blocks,
+            tuple(sorted(_flat(run.usage))) if run.record is not None and run.record.usage else (),
+            verdicts,
+        )
 
     def across_formats(self) -> tuple[Any, ...]:
         """Return what every client format can say: the texts of each kind, the calls, and the verdicts."""
