@@ -11,7 +11,7 @@ import binascii
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-__all__ = ["Additions", "is_addable", "joined", "joined_audio", "joined_logprobs", "updated"]
+__all__ = ["Addable", "Additions", "joined", "joined_audio", "joined_logprobs", "updated"]
 
 _DEPTH: Final = 32
 """Levels of a structure that are added up; what is deeper is taken as it is said last."""
@@ -85,18 +85,46 @@ def joined_logprobs(pieces: Sequence[Mapping[str, Any]]) -> dict[str, Any] | Non
     return found
 
 
-def is_addable(value: object, *, depth: int = _DEPTH) -> bool:
-    """Tell whether the official SDK can add a value of a delta to another like it: lists of objects need an index."""
-    if not isinstance(value, Mapping | list):
+_Path = tuple[str | None, ...]
+"""The names on the way to a list; None for each list on it."""
+
+
+class Addable:
+    """Which values of a delta's fields the official SDK can add to those before them.
+
+    It adds a list of plain values to the end, and the objects of another by their index, and raises at anything else. So what a
+    list has in it may not change from delta to delta, wherever in a field it is.
+    """
+
+    __slots__ = ("_plain",)
+
+    def __init__(self) -> None:
+        self._plain: dict[_Path, bool] = {}
+
+    def take(self, name: str, value: object) -> bool:
+        """Tell whether a field can be added; then it counts as said."""
+        if not isinstance(value, Mapping | list):
+            return True
+        found: dict[_Path, bool] = {}
+        if not _lists(value, (name,), found, _DEPTH) or any(self._plain.get(path, is_) != is_ for path, is_ in found.items()):
+            return False
+        self._plain |= found
+        return True
+
+
+def _lists(value: object, path: _Path, found: dict[_Path, bool], depth: int) -> bool:
+    """Find the lists in a value, and whether they hold plain values. Returns False for one that cannot be added to any other."""
+    if not isinstance(value, Mapping | list) or not value:
         return True
     if depth == 0:
         return False
     if isinstance(value, Mapping):
-        return all(is_addable(entry, depth=depth - 1) for entry in value.values())
-    if all(isinstance(entry, str | int | float) for entry in value):
-        return True
-    return all(
-        isinstance(entry, Mapping) and isinstance(entry.get("index"), int) and is_addable(entry, depth=depth - 1)
+        return all(_lists(entry, (*path, name), found, depth - 1) for name, entry in value.items())
+    plain = all(isinstance(entry, str | int | float) for entry in value)
+    if found.setdefault(path, plain) != plain:
+        return False
+    return plain or all(
+        isinstance(entry, Mapping) and isinstance(entry.get("index"), int) and _lists(entry, (*path, None), found, depth - 1)
         for entry in value
     )
 
@@ -104,20 +132,26 @@ def is_addable(value: object, *, depth: int = _DEPTH) -> bool:
 class Additions:
     """The fields of one choice's deltas: what the official SDK can add up leaves at once, the rest once, before the finish."""
 
-    __slots__ = ("_late", "_live")
+    __slots__ = ("_addable", "_late", "_live", "lost")
 
     def __init__(self) -> None:
+        self._addable = Addable()
         self._late: dict[str, Any] = {}
         self._live: set[str] = set()
+        self.lost = False
+        """Whether a field could neither be added to what had left, nor kept."""
 
     def now(self, fields: Mapping[str, Any]) -> dict[str, Any]:
         """Return what leaves at once, and keep the rest."""
         leaving: dict[str, Any] = {}
         for name, value in fields.items():
-            if name not in self._late and (name in self._live or is_addable(value)):
-                if is_addable(value):
-                    self._live.add(name)
-                    leaving[name] = value
+            if name in self._late:
+                self.keep(name, value)
+            elif self._addable.take(name, value):
+                self._live.add(name)
+                leaving[name] = value
+            elif name in self._live:
+                self.lost = True
             else:
                 self.keep(name, value)
         return leaving

@@ -32,7 +32,7 @@ from luthien_asgi.request import ChatRequest
 from luthien_asgi.settings import StreamSettings
 from luthien_asgi.wire.beside import Beside
 from luthien_asgi.wire.error_bodies import openai_error
-from luthien_asgi.wire.omissions import Omissions
+from luthien_asgi.wire.omissions import OWN, Omissions
 from luthien_asgi.wire.openai_collect import OpenAICollector
 from luthien_asgi.wire.openai_frames import NOTHING, Identity, OpenAIFrames, OpenAIOutput
 from luthien_asgi.wire.tool_calls import CallNumbers
@@ -129,6 +129,8 @@ class OpenAIEncoder:
     @property
     def omitted(self) -> Sequence[str]:
         """What the answer held that the format has no field for."""
+        if any(choice.beside.additions.lost for choice in self._choices.values()):
+            self._omissions.add(OWN)
         return self._omissions.names
 
     def fail(self, error: ApiError) -> list[bytes]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from luthien_asgi.chunks import Part
-from luthien_asgi.wire.joining import is_addable
+from luthien_asgi.wire.joining import Addable
 
 __all__ = ["SERVER_TOOL_PREFIX", "CallNumbers"]
 
@@ -27,8 +27,11 @@ class _Call:
 
     own: dict[str, Any] = field(default_factory=dict)
     body: dict[str, Any] = field(default_factory=dict)
-    said: set[str] = field(default_factory=set)
-    """Own fields that the client was sent, and cannot be sent again: the official SDK could not add them up."""
+    whole: set[str] = field(default_factory=set)
+    """Own fields that are sent once: the official SDK could not add them up."""
+    sent: set[str] = field(default_factory=set)
+    of_call: Addable = field(default_factory=Addable)
+    of_body: Addable = field(default_factory=Addable)
 
     @property
     def ran_at_provider(self) -> bool:
@@ -36,10 +39,16 @@ class _Call:
 
     def add(self, own: Mapping[str, Any]) -> None:
         """Keep the provider's own fields for the next entry."""
-        new = {name: value for name, value in own.get("call", _NOTHING).items() if name not in self.said}
-        self.said |= {name for name, value in new.items() if not is_addable(value)}
-        self.own |= new
-        self.body |= {name: value for name, value in own.get("body", _NOTHING).items() if is_addable(value)}
+        for name, value in own.get("call", _NOTHING).items():
+            if name in self.whole:
+                continue
+            if not self.of_call.take(name, value):
+                if name in self.sent:
+                    continue
+                self.whole.add(name)
+            self.sent.add(name)
+            self.own[name] = value
+        self.body |= {name: value for name, value in own.get("body", _NOTHING).items() if self.of_body.take(name, value)}
 
     def beside(self, entry: dict[str, Any]) -> dict[str, Any]:
         """Return an entry with what was kept for it."""

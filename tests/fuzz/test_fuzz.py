@@ -75,6 +75,17 @@ OPENAI: Final[dict[str, list[Any]]] = {
     ],
     "a call that is never named": [chat(says(tool_calls=[CALL])), chat(says(finish="tool_calls"))],
     "an error whose message is no text": [chat(says(content="a")), {"error": {"message": -1, "type": ["x"]}}],
+    "a list of objects that goes on with a number": [
+        chat(says(reasoning_details=[{"type": "reasoning.text", "text": "a", "index": 0}])),
+        chat(says(reasoning_details=[1])),
+        chat(says(content="a")),
+        END,
+    ],
+    "a call's list of numbers that goes on with objects": [
+        chat(says(tool_calls=[{**CALL, "id": "c", "function": {"name": "f", "arguments": "", "x": [1]}, "y": [1]}])),
+        *[chat(says(tool_calls=[{**CALL, "function": {"x": [{"index": 0}]}, "y": [{"index": 0}]}]))] * 2,
+        chat(says(finish="tool_calls")),
+    ],
     "an error event with an answer in it": [("error", chat(says(content="CANARY-7f3a91")))],
 }
 

@@ -10,11 +10,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from openai.lib.streaming._deltas import accumulate_delta
 
-from luthien_asgi.wire.joining import Additions, is_addable, joined, joined_audio, joined_logprobs, updated
+from luthien_asgi.wire.joining import Addable, Additions, joined, joined_audio, joined_logprobs, updated
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers(-3, 3) | st.text("ab", max_size=2),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["a", "b", "index", "type"]), inner, max_size=3),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.lists(st.fixed_dictionaries({"index": st.integers(0, 2)}, optional={"a": inner}), min_size=1, max_size=2)
+        | st.dictionaries(st.sampled_from(["a", "b", "index", "type"]), inner, max_size=3)
+    ),
     max_leaves=8,
 )
 
@@ -56,7 +60,32 @@ def test_pieces_are_joined_by_their_type() -> None:
 )  # fmt: skip
 def test_lists_of_objects_need_an_index(value: object, addable: bool) -> None:
     """That is the official SDK's rule."""
-    assert is_addable(value) is addable
+    assert Addable().take("x", value) is addable
+
+
+INDEXED: list[object] = [{"index": 0, "a": 1}]
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "addable"),
+    [
+        (INDEXED, [1], False),
+        ([1], INDEXED, False),
+        (INDEXED, [], True),
+        ([], INDEXED, True),
+        ({"y": INDEXED}, {"y": ["a"]}, False),
+        ({"y": INDEXED}, {"z": ["a"]}, True),
+        ([{"index": 0, "y": INDEXED}], [{"index": 1, "y": ["a"]}], False),
+        ({"y": INDEXED}, "a", True),
+    ],
+)
+def test_a_list_holds_what_it_held(first: object, second: object, addable: bool) -> None:
+    """Plain values or objects, in every delta and at every depth: the SDK raises at the other."""
+    additions = Additions()
+    assert additions.now({"x": first}) == {"x": first}
+    assert additions.now({"x": second}) == ({"x": second} if addable else {})
+    assert additions.now({"x": first}) == {"x": first}
+    assert (additions.late(), additions.lost) == ({}, not addable)
 
 
 def test_audio_is_joined_as_bytes_and_in_linear_time() -> None:
