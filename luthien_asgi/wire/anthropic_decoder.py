@@ -234,6 +234,8 @@ def _delta_fields(block: _OpenBlock, delta: ChunkData) -> ChunkData:
     text = delta.get(fitting[1])
     if block.kind != fitting[0] or type(text) is not str:
         raise malformed()
+    if len(delta) > _WHOLE_DELTA:
+        check_delta(delta, block.said["type"])
     if kind == "text_delta":
         return {"content": text}
     if kind == "input_json_delta":

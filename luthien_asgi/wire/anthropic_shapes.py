@@ -1,8 +1,9 @@
 """The types of the fields of Anthropic's events that the official SDKs count on.
 
-Strategy: one table for each object, name to types; `None` among them allows the field to be absent or null. An event goes on as
-it came, so a field with another type would reach the client; the SDKs then fail at a place that has nothing to do with it. Fields
-that are not in a table, and block and delta types that are not known, are the provider's own affair.
+Strategy: one table for each object, name to types; `None` among them allows the field to be absent or null, a number counts
+something and is not below 0, and what is in a list is an object. An event goes on as it came, so a field with another type would
+reach the client; the SDKs then fail at a place that has nothing to do with it. Fields that are not in a table, and block and
+delta types that are not known, are the provider's own affair.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ _USAGE: Final[_Types] = {
 }
 _LABELS: Final[_Types] = {"service_tier": _TEXT, "inference_geo": _TEXT}
 """What else stands in a usage."""
-_CALL: Final[_Types] = {"id": (str,), "name": (str,), "input": (dict, None)}
+_CALL: Final[_Types] = {"id": (str,), "name": (str,), "input": (dict, None), "toolset_name": _TEXT}
 _RESULT: Final[_Types] = {"tool_use_id": (str,), "content": (dict, list, str, None)}
 """What every result of a tool that ran at the provider has."""
 _BLOCKS: Final[Mapping[str, _Types]] = {
@@ -49,13 +50,15 @@ _BLOCKS: Final[Mapping[str, _Types]] = {
     "redacted_thinking": {"data": (str,)},
     "tool_use": {**_CALL, "id": _TEXT, "name": _TEXT},
     "server_tool_use": _CALL,
-    "mcp_tool_use": _CALL,
+    "mcp_tool_use": {**_CALL, "server_name": (str,)},
+    "mcp_tool_listing": {"mcp_server_name": (str,), "tools": (list,)},
+    "container_upload": {"file_id": (str,)},
     "fallback": {"from": (dict,), "to": (dict,)},
-    "compaction": {"content": _TEXT, "encrypted_content": _TEXT},
+    "compaction": {"content": _TEXT, "encrypted_content": _TEXT, "signature": _TEXT},
 }
 _DELTAS: Final[Mapping[str, _Types]] = {
     "text_delta": {"text": (str,)},
-    "thinking_delta": {"thinking": (str,)},
+    "thinking_delta": {"thinking": (str,), "estimated_tokens": _COUNT},
     "signature_delta": {"signature": (str,)},
     "input_json_delta": {"partial_json": (str,)},
     "citations_delta": {"citation": (dict,)},
@@ -98,19 +101,10 @@ def check_block(block: Mapping[str, Any]) -> None:
     if not isinstance(kind, str) or not kind:
         raise malformed()
     if kind.endswith("_tool_result"):
-        _check_result(block)
+        _check(block, _RESULT)
     _check(block, _BLOCKS.get(kind, {}))
     if kind == "fallback":
         _check(block["to"], {"model": (str,)})
-    if kind == "text" and not all(isinstance(citation, dict) for citation in block.get("citations") or ()):
-        raise malformed()
-
-
-def _check_result(block: Mapping[str, Any]) -> None:
-    _check(block, _RESULT)
-    parts = block.get("content")
-    if isinstance(parts, list) and not all(isinstance(part, dict) for part in parts):
-        raise malformed()
 
 
 def check_delta(delta: Mapping[str, Any], block: str) -> None:
@@ -140,12 +134,21 @@ def _check_usage(usage: Mapping[str, Any]) -> None:
     for name in _USAGE:
         value = usage.get(name)
         counts = value.values() if type(value) is dict else () if type(value) is list else (value,)
-        if not all(count is None or (type(count) is int and count >= 0) for count in counts):
+        if not all(_is(count, _COUNT) for count in counts):
             raise malformed()
 
 
 def _check(holder: Mapping[str, Any], types: _Types) -> None:
     for name, allowed in types.items():
-        value = holder.get(name)
-        if (type(value) if value is not None else None) not in allowed:
+        if not _is(holder.get(name), allowed):
             raise malformed()
+
+
+def _is(value: object, allowed: tuple[type | None, ...]) -> bool:
+    if value is None:
+        return None in allowed
+    if type(value) is int:
+        return int in allowed and value >= 0
+    if type(value) is list:
+        return list in allowed and all(type(entry) is dict for entry in value)
+    return type(value) in allowed

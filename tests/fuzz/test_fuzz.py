@@ -165,6 +165,12 @@ ANTHROPIC: Final[dict[str, list[Any]]] = {
         START, block(**TOOL), delta(type="newest_delta", id=5, name="g", input=[]), over(), *DONE,
     ],
     "an input of no tokens": [message(usage={"input_tokens": 0, "cache_read_input_tokens": 0, "output_tokens": 1}), *DONE],
+    "an estimate that is text": [
+        START, THINKING, delta(type="thinking_delta", thinking="x", estimated_tokens="x"), SIGNED, over(), *DONE,
+    ],
+    "a server's name that is an object": [
+        START, block(type="mcp_tool_use", id="m1", name="f", input={}, server_name={"a": 1}), over(), *DONE,
+    ],
     "citations that are a number": [START, block(type="text", text="", citations=5), over(), *DONE],
     "an error whose message is an object": [START, {"type": "error", "error": {"type": "api_error", "message": {"a": 1}}}],
     "an error event with an answer in it": [("error", {"message": {"text": "CANARY-7f3a91"}})],
