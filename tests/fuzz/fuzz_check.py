@@ -80,8 +80,8 @@ def _stream_checked(case: Case, data: bytes) -> str:
         return data.decode() + json.dumps(accumulate_openai(data).body)
     # A model may write arguments that are no JSON, and be cut off in them: that is not the stream's fault.
     for event in said:
-        if event["type"] == "content_block_delta" and "partial_json" in event["delta"]:
-            event["delta"]["partial_json"] = _written(event["delta"]["partial_json"])
+        if event["type"] == "content_block_delta" and event["delta"].get("type") == "input_json_delta":
+            event["delta"]["partial_json"] = _written(event["delta"].get("partial_json"))
     _anthropic_events(said)
     rewritten = [b"event: %s\ndata: %s\n\n" % (event["type"].encode(), json.dumps(event).encode()) for event in said]
     return data.decode() + json.dumps(accumulate_anthropic(b"".join(rewritten)).body)

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from fuzz_streams import Event, Stream, thinned
 
-__all__ = ["CANARY", "mutated"]
+__all__ = ["CANARY", "mutated", "plant"]
 
 CANARY: Final = "CANARY-7f3a91"
 """A word that no policy which denies or replaces may let through; the mutator puts it into content alone."""
@@ -68,7 +68,7 @@ def mutated(streams: Sequence[Stream], random: Random, *, canary: bool) -> tuple
         mutate = random.choice(_ON_EVENTS)
         events = mutate(events, random, trail, streams) or events
     if canary:
-        events = _plant(events, random, trail)
+        events = plant(events, random, trail)
     if random.random() < 0.2:
         events = random.choice(_ON_ORDER)(events, random, trail, streams) or events
     data = b"".join(event.encoded() for event in events)
@@ -232,11 +232,8 @@ def _content_places(event: Event) -> Iterator[_Place]:
         return
     found = [choice for choice in event.data.get("choices") or () if isinstance(choice, dict)] if _is_list(event) else []
     roots = [(choice, name) for choice in found for name in ("delta", "logprobs") if name in choice]
-    roots += [
-        (event.data, name)
-        for name in ("content_block", "delta")
-        if event.name.startswith("content_block_") and name in event.data
-    ]
+    of_block = str(event.data.get("type", event.name)).startswith("content_block_")
+    roots += [(event.data, name) for name in ("content_block", "delta") if of_block and name in event.data]
     for holder, name in roots:
         for inner, key in _places(holder[name]):
             if isinstance(inner[key], str) and key not in _NOT_CONTENT:
@@ -247,7 +244,7 @@ def _is_list(event: Event) -> bool:
     return isinstance(event.data.get("choices"), list)
 
 
-def _plant(events: list[Event], random: Random, trail: _Trail) -> list[Event]:
+def plant(events: list[Event], random: Random, trail: _Trail) -> list[Event]:
     """Put the canary into one content string, whole or cut over two events."""
     order = random.sample(range(len(events)), len(events))
     for at in order:

@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator
+from random import Random
 from typing import Any, Final
 
 import pytest
 from fuzz_cases import judged, make_case
 from fuzz_drive import CLIENTS, Case, Driver
+from fuzz_mutations import CANARY, plant
 from fuzz_policies import POLICIES
-from fuzz_streams import load_streams
+from fuzz_streams import Event, load_streams
 
 _SECONDS: Final = 30.0
 """After that no further case is begun: a slow machine runs fewer cases, and none fails for it."""
@@ -35,6 +37,15 @@ def test_a_mutated_stream_is_answered_legally(part: int, driver: Driver) -> None
         assert failure is None, f"case 0:{number}: {failure}"
         if time.monotonic() > until:
             break
+
+
+def test_the_canary_is_planted_in_blocks_only() -> None:
+    """What an event is says its data: a reason to stop is no content, whatever the event is named."""
+    named = [Event("content_block_delta", STOP), Event("message_delta", delta(type="text_delta", text="a"))]
+    for seed in range(20):
+        stop, *texts = plant(named, Random(seed), [])
+        assert stop == named[0]
+        assert CANARY in "".join(event.data["delta"]["text"] for event in texts)
 
 
 def test_a_case_is_its_seed_and_number() -> None:
@@ -165,6 +176,9 @@ ANTHROPIC: Final[dict[str, list[Any]]] = {
         START, block(**TOOL), delta(type="newest_delta", id=5, name="g", input=[]), over(), *DONE,
     ],
     "an input of no tokens": [message(usage={"input_tokens": 0, "cache_read_input_tokens": 0, "output_tokens": 1}), *DONE],
+    "a text delta with arguments": [
+        START, block(type="text", text=""), delta(type="text_delta", text="x", partial_json=-1), over(), *DONE,
+    ],
     "an estimate that is text": [
         START, THINKING, delta(type="thinking_delta", thinking="x", estimated_tokens="x"), SIGNED, over(), *DONE,
     ],
