@@ -134,6 +134,12 @@ ANTHROPIC: Final[dict[str, list[Any]]] = {
     "a type that is a list": [message(type=["x"], role={"x": 1}), *DONE],
     "a last usage that is text": [START, {**STOP, "usage": "x"}, DONE[1]],
     "a last count that is a list": [START, {**STOP, "usage": {"output_tokens": [9]}}, DONE[1]],
+    "detailed counts that are null": [
+        message(usage={"input_tokens": 1, "cache_creation": {"ephemeral_5m_input_tokens": None}}),
+        {**STOP, "usage": {"output_tokens": 2, "server_tool_use": {"web_search_requests": None}}},
+        DONE[1],
+    ],
+    "a server tool's input that is null": [START, block(type="server_tool_use", id="s1", name="f", input=None), over(), *DONE],
     "a last usage without counts": [START, {**STOP, "usage": {"service_tier": "standard"}}, DONE[1]],
     "a stop sequence that is a number": [START, {**STOP, "delta": {"stop_reason": "end_turn", "stop_sequence": 1}}, DONE[1]],
     "a block without a type": [START, block(text="x"), over(), *DONE],
