@@ -73,7 +73,11 @@ class AnthropicCollector:
 
     def body(self) -> dict[str, Any]:
         """Return the message."""
-        return {**self._message, "content": [block.whole() for block in self._blocks]}
+        message = dict(self._message)
+        if message.pop("error", None):
+            # A body with an error is one, whoever reads it.
+            self._omissions.add(UNKNOWN)
+        return {**message, "content": [block.whole() for block in self._blocks]}
 
     def _start(self, event: Mapping[str, Any]) -> None:
         self._message = dict(event["message"])

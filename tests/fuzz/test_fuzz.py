@@ -140,6 +140,7 @@ ANTHROPIC: Final[dict[str, list[Any]]] = {
         DONE[1],
     ],
     "a server tool's input that is null": [START, block(type="server_tool_use", id="s1", name="f", input=None), over(), *DONE],
+    "an error in the end of a good answer": [START, {**STOP, "error": "x"}, DONE[1]],
     "a last usage without counts": [START, {**STOP, "usage": {"service_tier": "standard"}}, DONE[1]],
     "a stop sequence that is a number": [START, {**STOP, "delta": {"stop_reason": "end_turn", "stop_sequence": 1}}, DONE[1]],
     "a block without a type": [START, block(text="x"), over(), *DONE],

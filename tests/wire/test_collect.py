@@ -62,6 +62,24 @@ def test_a_known_delta_writes_one_field() -> None:
     assert list(omitted) == [UNKNOWN]
 
 
+@pytest.mark.parametrize("place", ["start", "end", "delta"])
+def test_a_good_answer_has_no_error(place: str) -> None:
+    """Clients and validators tell an error by that field."""
+    encoder = AnthropicEncoder(model="m", id="x", input_tokens=1, collect=True)
+    said: dict[str, Data] = {name: {"error": "x", "n": 1} if name == place else {} for name in ("start", "end", "delta")}
+    events: list[Data] = [
+        {"type": "message_start", "message": {"id": "m", **said["start"]}},
+        {"type": "message_delta", "delta": {"stop_reason": "end_turn", **said["delta"]}, "usage": {}, **said["end"]},
+    ]
+    decoder = AnthropicDecoder(1 << 20, 7)
+    for event in events:
+        for data in decoder.feed(b"data: %s\n\n" % json.dumps(event).encode()):
+            encoder.feed(build(data))
+    encoder.finish()
+    body = encoder.body()
+    assert ("error" in body, body["n"], list(encoder.omitted)) == (False, 1, [UNKNOWN])
+
+
 def test_deltas_of_the_future_add_up() -> None:
     """In a block that is known too: text goes on, the last of everything else stands."""
     said: list[Any] = ["a", "b", 3, "c", "d"]
