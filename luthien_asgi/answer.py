@@ -166,7 +166,8 @@ class Answer:
             await self._settlement.settle_calls()
         additions = await self._last_words()
         self._completed = True
-        for choice in list(self._outlet.choices.values()) or [self._outlet.choice(0)]:
+        self._outlet.choice(0)  # also where a policy ended the answer at another choice, before this one began
+        for choice in list(self._outlet.choices.values()):
             await self._settlement.close(choice, additions if choice.index == 0 else "")
 
     def partial_blocks(self) -> list[Block]:

@@ -74,6 +74,7 @@ OPENAI: Final[dict[str, list[Any]]] = {
     "bytes that are no list": [chat(says(content="a", logprobs={"content": [{"token": "a", "bytes": {}}]})), END],
     "a further list of logprobs that is none": [chat(says(content="a", logprobs={"text": 1})), END],
     "an annotation that is no object": [chat(says(content="a", annotations=[["x"]])), END],
+    "only choice 2, which a policy ends": [chat(says(2, content="CANARY-7f3a91")), chat(says(2, finish="stop"))],
     "only choice 3": [chat(says(3, content="a")), chat(says(3, finish="stop"))],
     "a choice beyond those asked for": [chat(says(7, content="a")), chat(says(7, finish="stop")), END],
     "a choice beyond all bounds": [chat(says(2**30, content="a")), chat(says(2**30, finish="stop"))],
