@@ -11,6 +11,8 @@ import asyncio
 import inspect
 import logging
 import math
+import multiprocessing
+import os
 import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
@@ -127,11 +129,18 @@ class Approvals:
         return f"Approvals(auth={self.auth!r}, timeout={self.timeout!r}, directory={self.directory!s}, limit={self._limit!r})"
 
     async def start(self) -> None:
-        """Open the desk. Twice is once. Raises `ConfigError` for a folder that is not this user's alone."""
+        """Open the desk. Twice is once.
+
+        Raises `ConfigError` for a folder that is not this user's alone, and without one for a process that is one of several
+        workers: an operator's answer would reach the right one by luck.
+        """
         if self._worker:
             return
+        if self.auth is not None and self._is_alone and _is_a_worker():
+            msg = "approvals are answered at one process, and this is a worker of a server that may have several: give a directory"
+            raise ConfigError(msg)
         worker = self._worker = new_worker()
-        if self.directory is None or not is_possible():
+        if self._is_alone:
             why = "no directory is given" if self.directory is None else "this system has no Unix sockets"
             _log.info("approvals are answered in this process only: %s", why)
             return
@@ -143,6 +152,10 @@ class Approvals:
             await relay.aclose()
             raise
         self._relay = relay
+
+    @property
+    def _is_alone(self) -> bool:
+        return self.directory is None or not is_possible()
 
     async def aclose(self) -> None:
         """Deny what waits and close the desk. Twice is once; it can be started again."""
@@ -315,3 +328,8 @@ def _check_positive(**values: float) -> None:
         if isinstance(value, bool) or not 0 < value < math.inf:
             msg = f"{name} must be positive and finite, not {value!r}"
             raise ConfigError(msg)
+
+
+def _is_a_worker() -> bool:
+    """Tell whether this process was made by a server that makes several: uvicorn's supervisor, or gunicorn's arbiter."""
+    return multiprocessing.parent_process() is not None or os.environ.get("SERVER_SOFTWARE", "").startswith("gunicorn/")

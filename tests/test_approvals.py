@@ -380,3 +380,17 @@ async def test_one_process_alone_is_said(caplog: pytest.LogCaptureFixture) -> No
         await desk.start()
     assert caplog.messages == ["approvals are answered in this process only: no directory is given"]
     await desk.aclose()
+
+
+async def test_one_of_several_workers_does_not_start_without_a_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An operator's answer would reach the right worker by luck; a callback reaches it always."""
+    monkeypatch.setenv("SERVER_SOFTWARE", "gunicorn/27.0.0")
+    with pytest.raises(ConfigError, match="give a directory"):
+        await Approvals(auth=KeyAuth({"alice": "operator-key"})).start()
+
+    async def notify(approval: Approval) -> None:
+        raise LookupError(approval.id)
+
+    desk = Approvals(notify=notify)
+    await desk.start()
+    await desk.aclose()
