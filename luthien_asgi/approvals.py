@@ -136,15 +136,16 @@ class Approvals:
         """
         if self._worker:
             return
-        if self.auth is not None and self._is_alone and _is_a_worker():
-            msg = "approvals are answered at one process, and this is a worker of a server that may have several: give a directory"
+        directory = self.directory if is_possible() else None
+        if self.auth is not None and directory is None and _is_a_worker():
+            msg = "approvals are answered at one process, and this is a worker of a server that may have more: give a directory"
             raise ConfigError(msg)
         worker = self._worker = new_worker()
-        if self._is_alone:
+        if directory is None:
             why = "no directory is given" if self.directory is None else "this system has no Unix sockets"
             _log.info("approvals are answered in this process only: %s", why)
             return
-        relay = Relay(self.directory, worker, self._served)
+        relay = Relay(directory, worker, self._served)
         try:
             await relay.open()
         except BaseException:
@@ -152,10 +153,6 @@ class Approvals:
             await relay.aclose()
             raise
         self._relay = relay
-
-    @property
-    def _is_alone(self) -> bool:
-        return self.directory is None or not is_possible()
 
     async def aclose(self) -> None:
         """Deny what waits and close the desk. Twice is once; it can be started again."""
