@@ -11,4 +11,13 @@ from luthien_asgi.policies.redact import Redact
 from luthien_asgi.policies.replace_text import ReplaceText
 from luthien_asgi.policies.upper_case import UpperCase
 
-__all__ = ["AllowModels", "DenyTools", "GuardShell", "GuardSql", "LimitOutput", "Redact", "ReplaceText", "UpperCase"]
+__all__ = [
+    "AllowModels",
+    "DenyTools",
+    "GuardShell",
+    "GuardSql",
+    "LimitOutput",
+    "Redact",
+    "ReplaceText",
+    "UpperCase",
+]

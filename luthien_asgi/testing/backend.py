@@ -3,23 +3,31 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
-from typing import Any, Literal, NamedTuple, Self, cast
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final, Literal, NamedTuple, Self, cast
 
 from luthien_asgi.backend.protocol import BackendCall, Target
 from luthien_asgi.chunks import Chunk, ChunkFactory
-from luthien_asgi.errors import BackendError
+from luthien_asgi.errors import BackendError, RequestError
 from luthien_asgi.request import WireName
 from luthien_asgi.testing.chunk_builders import build_chunk
 
-__all__ = ["Script", "ScriptedBackend", "ScriptedStream", "Step"]
+__all__ = ["Script", "ScriptedAnswer", "ScriptedBackend", "ScriptedStream", "Step"]
 
 Step = Chunk | Exception | asyncio.Event
 """A chunk is given, an exception is raised at its place, an event is waited for."""
 
-
-Script = Sequence[Step] | Sequence[Sequence[Step] | Exception]
+ScriptedAnswer = Sequence[Step] | Exception | Callable[[BackendCall], Sequence[Step] | Exception]
+"""The steps of an answer, the exception with which the call is refused, or a function of the call that returns one of them."""
+ModelScript = ScriptedAnswer | Sequence[ScriptedAnswer]
 """One answer for every call, or a list of answers."""
+Script = ModelScript | Mapping[str, ModelScript]
+"""What the backend says, or what each of its models says, by the name that a call asks for."""
+
+
+_ANY: Final = ""
+"""Where the answers of a backend are kept whose models all say the same."""
 
 
 class ScriptedStream:
@@ -61,7 +69,12 @@ class ScriptedBackend:
 
     It is given one answer, which answers every call, or a list of answers. An answer is a list of chunks; an exception in it is
     raised at its place, an `asyncio.Event` is waited for. In a list of answers an exception is raised by `open`: the provider
-    refused. `calls` and `streams` are what happened.
+    refused; a function there is called with the `BackendCall` and returns the answer. `calls` and `streams` are what happened.
+
+    Where policies ask models of their own, calls come in no fixed order. Then each model has its answers by its name, and there
+    is no other model:
+
+        ScriptedBackend({"scripted": chunks("Hello"), "judge": [chunks("yes"), chunks("no")]})
     """
 
     make_chunk: ChunkFactory = staticmethod(build_chunk)
@@ -71,14 +84,17 @@ class ScriptedBackend:
         answers: Script,
         *,
         wire: WireName = "openai",
-        names: Sequence[str] = ("scripted",),
+        names: Sequence[str] | None = None,
         tokens: int = 11,
     ) -> None:
         self.calls: list[BackendCall] = []
         self.streams: list[ScriptedStream] = []
-        self._answers = _answers(answers)
+        self._by_name = isinstance(answers, Mapping)
+        scripts = answers if isinstance(answers, Mapping) else {_ANY: answers}
+        self._answers = {name: _answers(script) for name, script in scripts.items()}
+        self._given: Counter[str] = Counter()
         self._wire: WireName = wire
-        self._names = names
+        self._names = names if names is not None else tuple(scripts) if self._by_name else ("scripted",)
         self._tokens = tokens
 
     async def start(self) -> None:
@@ -89,13 +105,19 @@ class ScriptedBackend:
         return self._names
 
     def target(self, model: str) -> Target:
-        """Return a target that spends no key, for any name."""
+        """Return a target that spends no key. Raises `RequestError` with status 404 where models have answers of their own."""
+        if self._by_name and model not in self._answers:
+            raise RequestError(f"the script has no model {model!r}", status=404)
         return Target(name=model, provider=str(self._wire), wire=self._wire, spends_key=False)
+
+    def calls_of(self, model: str) -> list[BackendCall]:
+        """Return the calls that asked for a model."""
+        return [call for call in self.calls if call.request.model == model]
 
     async def open(self, call: BackendCall) -> ScriptedStream:
         """Return the next answer, or raise it. Raises `BackendError` when there is none left."""
         self.calls.append(call)
-        answer = self._answer(len(self.calls) - 1)
+        answer = self._answer(call)
         if isinstance(answer, Exception):
             raise answer
         stream = ScriptedStream(answer, sent=dict(call.request.body))
@@ -110,20 +132,29 @@ class ScriptedBackend:
     async def aclose(self) -> None:
         """Do nothing."""
 
-    def _answer(self, place: int) -> Sequence[Step] | Exception:
-        if not isinstance(self._answers, list):
-            return self._answers.steps
-        if place < len(self._answers):
-            return self._answers[place]
-        return BackendError(f"the script has {len(self._answers)} answers, this is call {place + 1}")
+    def _answer(self, call: BackendCall) -> Sequence[Step] | Exception:
+        script = self.target(call.request.model).name if self._by_name else _ANY
+        answers = self._answers[script]
+        place = self._given[script]
+        self._given[script] += 1
+        if isinstance(answers, _Always):
+            answer = answers.answer
+        elif place < len(answers):
+            answer = answers[place]
+        else:
+            whose = f" for {script!r}" if script else ""
+            return BackendError(f"the script has {len(answers)} answers{whose}, this is call {place + 1}")
+        return answer(call) if callable(answer) else answer
 
 
 class _Always(NamedTuple):
-    steps: Sequence[Step]
+    answer: ScriptedAnswer
 
 
-def _answers(script: Script) -> list[Sequence[Step] | Exception] | _Always:
-    """Tell one answer from a list of answers, which has nothing but lists and exceptions in it."""
-    if script and all(isinstance(item, Exception | list | tuple) for item in script):
-        return list(cast("Sequence[Sequence[Step] | Exception]", script))
+def _answers(script: ModelScript) -> list[ScriptedAnswer] | _Always:
+    """Tell one answer from a list of answers, which has nothing but lists, exceptions and functions in it."""
+    if isinstance(script, Exception) or callable(script):
+        return _Always(script)
+    if script and all(isinstance(item, Exception | list | tuple) or callable(item) for item in script):
+        return list(cast("Sequence[ScriptedAnswer]", script))
     return _Always(cast("Sequence[Step]", script))

@@ -8,7 +8,20 @@ from typing import Any
 import anyio
 import pytest
 
-from luthien_asgi import BackendError, Block, BlockKind, Deny, Hold, Policy
+from luthien_asgi import (
+    Approval,
+    Approvals,
+    BackendError,
+    Block,
+    BlockKind,
+    Chain,
+    ConfigError,
+    Deny,
+    Escalate,
+    Governed,
+    Hold,
+    Policy,
+)
 from luthien_asgi.chunks import finish_reason_of, has_role, read_part, usage_of
 from luthien_asgi.testing import (
     Redacted,
@@ -151,3 +164,70 @@ async def test_a_stream_stalls_at_an_event_and_knows_its_reader() -> None:
     assert read_part(waiting.result()).text == "b"
     await stream.aclose()
     assert stream.closed.is_set()
+
+
+class AsksTwo(Policy):
+    """Asks one model about each call, and another one about each text."""
+
+    handles = {BlockKind.TOOL_CALL: Hold(), BlockKind.TEXT: Hold()}  # noqa: RUF012 - as an author would write it
+    asks = ("one", "two")
+
+    async def on_block_complete(self, block: Block, ctx: Any) -> Deny | None:
+        answer = await ctx.ask("one" if block.kind is BlockKind.TOOL_CALL else "two", block.text or block.name)
+        return Deny(f"[{answer.text}]") if answer.text.startswith("no") else None
+
+
+async def test_each_model_has_its_answers_by_its_name() -> None:
+    """One answer for every call, a list of them, or a function of the call; in whatever order they are asked."""
+    script = ScriptedBackend(
+        {
+            "scripted": chunks("Hi", CALL, ToolCall("call_2", "ls", "")),
+            "one": [chunks("no: first"), chunks("yes")],
+            "two": lambda call: chunks(f"no: {call.request.body['messages'][0]['content']}"),
+        }
+    )
+    run = await run_policy(AsksTwo(), script)
+    assert run.text == "[no: Hi]\n\n[no: first]"
+    assert [call.name for call in run.tool_calls] == ["ls"]
+    assert script.models() == ("scripted", "one", "two")
+    assert [len(script.calls_of(name)) for name in script.models()] == [1, 2, 1]
+
+
+async def test_a_model_without_answers_is_not_there() -> None:
+    """A policy that asks it is refused at the start, a client with a 404; one whose answers are used up fails by its name."""
+    with pytest.raises(ConfigError, match="AsksTwo asks the model 'two', which is not configured"):
+        await run_policy(AsksTwo(), {"scripted": chunks("Hi"), "one": chunks("yes")})
+    run = await run_policy(Policy(), {"scripted": chunks("Hi")}, request={"model": "other"})
+    assert (run.status, run.error is not None) == (404, True)
+    used_up = await run_policy(Policy(), {"scripted": []})
+    assert used_up.status == 502
+    script = ScriptedBackend({"scripted": [chunks("1")]})
+    await run_policy(Policy(), script)
+    run = await run_policy(Policy(), script)
+    assert run.error is not None
+    assert "the script has 1 answers for 'scripted', this is call 2" in run.error["message"]
+
+
+async def test_a_function_may_refuse_the_call() -> None:
+    """It returns an exception, in a list or alone."""
+    for script in (lambda _: BackendError("slow down", status=429), [lambda _: BackendError("slow down", status=429)]):
+        assert (await run_policy(Policy(), script)).status == 429
+    assert (await run_policy(Policy(), BackendError("slow down", status=429))).status == 429
+
+
+async def test_people_can_be_asked_and_policies_composed() -> None:
+    """`approvals` is the desk, and what is tested may be several policies."""
+
+    class Asks(Policy):
+        handles = {BlockKind.TOOL_CALL: Hold()}  # noqa: RUF012 - as an author would write it
+        verdicts = (Escalate,)
+
+        def on_block_complete(self, block: Block, ctx: Any) -> Escalate:
+            return Escalate(f"{block.name}?")
+
+    async def answer(approval: Approval) -> bool:
+        return approval.question == "ls?"
+
+    policy = Chain([Governed(NoBash(), mode="off"), Asks()])
+    run = await run_policy(policy, chunks(CALL, ToolCall("call_2", "ls", "")), approvals=Approvals(notify=answer))
+    assert [call.name for call in run.tool_calls] == ["ls"]
