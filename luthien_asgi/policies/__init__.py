@@ -9,6 +9,7 @@ from luthien_asgi.policies.guard_sql import GuardSql
 from luthien_asgi.policies.limit_output import LimitOutput
 from luthien_asgi.policies.redact import Redact
 from luthien_asgi.policies.replace_text import ReplaceText
+from luthien_asgi.policies.tool_call_judge import ToolCallJudge
 from luthien_asgi.policies.upper_case import UpperCase
 
 __all__ = [
@@ -19,5 +20,6 @@ __all__ = [
     "LimitOutput",
     "Redact",
     "ReplaceText",
+    "ToolCallJudge",
     "UpperCase",
 ]

@@ -16,8 +16,13 @@ __all__ = [
     "checked_count",
     "checked_mapping",
     "checked_message",
+    "checked_model",
     "checked_names",
+    "checked_number",
     "checked_pattern",
+    "checked_text",
+    "checked_texts",
+    "checked_whole",
     "first_match",
     "shown",
 ]
@@ -43,6 +48,30 @@ def checked_message(message: object) -> str:
     raise ValueError(msg)
 
 
+def checked_text(value: object, what: str) -> str:
+    """Return a text that is not blank."""
+    if isinstance(value, str) and value.strip():
+        return value
+    msg = f"{what} must be a text that is not blank, not {value!r}"
+    raise ValueError(msg)
+
+
+def checked_texts(value: object, what: str) -> tuple[str, ...]:
+    """Return a list of texts, none of them blank, at least one."""
+    if isinstance(value, Sequence) and not isinstance(value, str) and value:
+        return tuple(checked_text(item, f"{what}[{place}]") for place, item in enumerate(value))
+    msg = f"{what} must be a list of texts with at least one in it, not {value!r}"
+    raise ValueError(msg)
+
+
+def checked_model(value: object, what: str) -> str:
+    """Return the name of a model."""
+    if isinstance(value, str) and value.strip():
+        return value
+    msg = f"{what} must be the name of a model of the configuration, not {value!r}"
+    raise ValueError(msg)
+
+
 def checked_names(names: object, what: str, of: str = "tool names") -> tuple[str, ...]:
     """Return a list of names."""
     if isinstance(names, Sequence) and not isinstance(names, str) and all(isinstance(name, str) and name for name in names):
@@ -64,6 +93,22 @@ def checked_count(value: object, what: str) -> int | None:
     if value is None or (isinstance(value, int) and not isinstance(value, bool) and value >= 0):
         return value
     msg = f"{what} must be a whole number that is not negative, not {value!r}"
+    raise ValueError(msg)
+
+
+def checked_whole(value: object, what: str, *, low: int) -> int:
+    """Return a whole number that is not too small."""
+    if isinstance(value, int) and not isinstance(value, bool) and value >= low:
+        return value
+    msg = f"{what} must be a whole number of at least {low}, not {value!r}"
+    raise ValueError(msg)
+
+
+def checked_number(value: object, what: str, *, low: float, high: float) -> float:
+    """Return a number within bounds."""
+    if isinstance(value, int | float) and not isinstance(value, bool) and low <= value <= high:
+        return float(value)
+    msg = f"{what} must be a number from {low:g} to {high:g}, not {value!r}"
     raise ValueError(msg)
 
 

@@ -12,6 +12,7 @@ from luthien_asgi.testing.driver import ASGIDriver, DriverResponse, Fetched
 from luthien_asgi.testing.events import SSEEvent, sse_events
 from luthien_asgi.testing.exchange import ProviderRequest
 from luthien_asgi.testing.faults import Disconnect, ErrorEvent, Failure, Garbage, RawStream, Reset, Stall, Truncate, recording
+from luthien_asgi.testing.judges import judge_says, verdict_on
 from luthien_asgi.testing.kit import PolicyRun, run_policy, run_policy_sync
 from luthien_asgi.testing.parts import Answer, Redacted, Refusal, Text, Thinking, ToolCall, Usage
 from luthien_asgi.testing.proof import PolicyProof, assert_policy_holds
@@ -63,6 +64,7 @@ __all__ = [
     "chunks",
     "demo_script",
     "finish",
+    "judge_says",
     "recording",
     "role",
     "run_policy",
@@ -75,4 +77,5 @@ __all__ = [
     "usage",
     "validate_body",
     "validate_stream",
+    "verdict_on",
 ]

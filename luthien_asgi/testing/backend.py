@@ -74,7 +74,7 @@ class ScriptedBackend:
     Where policies ask models of their own, calls come in no fixed order. Then each model has its answers by its name, and there
     is no other model:
 
-        ScriptedBackend({"scripted": chunks("Hello"), "judge": [chunks("yes"), chunks("no")]})
+        ScriptedBackend({"scripted": chunks("Hello"), "judge": [judge_says(score=0.9), judge_says(score=0.1)]})
     """
 
     make_chunk: ChunkFactory = staticmethod(build_chunk)

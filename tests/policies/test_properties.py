@@ -17,8 +17,19 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from luthien_asgi import Policy, policies
+from luthien_asgi.backend.protocol import BackendCall
 from luthien_asgi.request import WireName
-from luthien_asgi.testing import Answer, Refusal, Text, Thinking, ToolCall, assert_policy_holds, chunks, run_policy_sync
+from luthien_asgi.testing import (
+    Answer,
+    Refusal,
+    Text,
+    Thinking,
+    ToolCall,
+    assert_policy_holds,
+    chunks,
+    run_policy_sync,
+    verdict_on,
+)
 from luthien_asgi.testing.proof.cuts import Cut, units
 from luthien_asgi.testing.proof.next_turn import complaint
 from luthien_asgi.testing.proof.outcomes import Outcome, strings_in
@@ -39,6 +50,16 @@ class Row:
     """What its models say, by name."""
     more: Mapping[str, Any] = field(default_factory=dict)
     """Further arguments of `assert_policy_holds`."""
+
+
+def judge_of(word: str, found: Mapping[str, Any], otherwise: Mapping[str, Any]) -> Callable[[BackendCall], str]:
+    """A judge that looks for a word in what it is asked about: the last of the data."""
+
+    def judge(call: BackendCall) -> str:
+        shown = call.request.body["messages"][-1]["content"].rpartition("<data ")[2]
+        return verdict_on(call.request.body, **(found if word in shown else otherwise))
+
+    return judge
 
 
 KEY = "a key of sixteen characters or more"
@@ -74,6 +95,13 @@ TABLE: dict[str, Row] = {
         canary="hello",
         canary_in=["text", "logprobs", "annotations", "citations"],
         more={"holds_back": 4},
+    ),
+    "ToolCallJudge": Row(
+        lambda: policies.ToolCallJudge(model="judge"),
+        ["swordfish"],
+        canary="swordfish",
+        canary_in=["tool_arguments"],
+        judges={"judge": judge_of("swordfish", {"score": 1}, {"score": 0})},
     ),
     "UpperCase": Row(policies.UpperCase, ["straße", "ŉ"], more={"holds_back": 0}),
 }

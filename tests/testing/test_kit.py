@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from typing import Any
 
 import anyio
@@ -23,6 +24,7 @@ from luthien_asgi import (
     Policy,
 )
 from luthien_asgi.chunks import finish_reason_of, has_role, read_part, usage_of
+from luthien_asgi.policies import ToolCallJudge
 from luthien_asgi.testing import (
     Redacted,
     Refusal,
@@ -31,10 +33,12 @@ from luthien_asgi.testing import (
     Thinking,
     ToolCall,
     chunks,
+    judge_says,
     run_policy,
     run_policy_sync,
     text_chunk,
     tool_chunks,
+    verdict_on,
 )
 
 CLIENTS = pytest.mark.parametrize("client", ["openai", "anthropic", "responses"])
@@ -231,3 +235,13 @@ async def test_people_can_be_asked_and_policies_composed() -> None:
     policy = Chain([Governed(NoBash(), mode="off"), Asks()])
     run = await run_policy(policy, chunks(CALL, ToolCall("call_2", "ls", "")), approvals=Approvals(notify=answer))
     assert [call.name for call in run.tool_calls] == ["ls"]
+
+
+async def test_a_judge_says_what_a_test_wants() -> None:
+    """With the nonce that it was asked for; a request that asks for no verdict is none."""
+    run = await run_policy(ToolCallJudge(model="judge"), {"scripted": chunks(CALL), "judge": judge_says(score=1)})
+    assert run.tool_calls == []
+    with pytest.raises(ValueError, match="asks for no verdict"):
+        verdict_on({"messages": [{"role": "user", "content": "verdict-0123456789abcdef"}]}, score=0)
+    asked = {"system": [{"type": "text", "text": "Use verdict-0123456789abcdef."}], "messages": []}
+    assert json.loads(verdict_on(asked, score=0))["nonce"] == "verdict-0123456789abcdef"
