@@ -7,6 +7,7 @@ from luthien_asgi.policies.deny_tools import DenyTools
 from luthien_asgi.policies.guard_shell import GuardShell
 from luthien_asgi.policies.guard_sql import GuardSql
 from luthien_asgi.policies.limit_output import LimitOutput
+from luthien_asgi.policies.plain_rules import PlainRules
 from luthien_asgi.policies.redact import Redact
 from luthien_asgi.policies.replace_text import ReplaceText
 from luthien_asgi.policies.tool_call_judge import ToolCallJudge
@@ -18,6 +19,7 @@ __all__ = [
     "GuardShell",
     "GuardSql",
     "LimitOutput",
+    "PlainRules",
     "Redact",
     "ReplaceText",
     "ToolCallJudge",

@@ -89,6 +89,13 @@ TABLE: dict[str, Row] = {
         canary="swordfish",
         canary_in=["tool_arguments"],
     ),
+    "PlainRules": Row(
+        lambda: policies.PlainRules(rules=["No fish."], model="judge", kinds=["text", "tool_call", "refusal"]),
+        ["swordfish"],
+        canary="swordfish",
+        canary_in=["text", "tool_arguments", "refusal", "annotations", "citations"],
+        judges={"judge": judge_of("swordfish", {"violated": [1]}, {"violated": []})},
+    ),
     "ReplaceText": Row(
         lambda: policies.ReplaceText(replacements=[["hello", "bye"], ["a.b", "🙂"], ["aab", "x"]]),
         ["hello", "hellhello", "aaab", "a.b"],
