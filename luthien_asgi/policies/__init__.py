@@ -11,6 +11,7 @@ from luthien_asgi.policies.plain_rules import PlainRules
 from luthien_asgi.policies.redact import Redact
 from luthien_asgi.policies.replace_text import ReplaceText
 from luthien_asgi.policies.tool_call_judge import ToolCallJudge
+from luthien_asgi.policies.trusted_monitor import TrustedMonitor
 from luthien_asgi.policies.upper_case import UpperCase
 
 __all__ = [
@@ -23,5 +24,6 @@ __all__ = [
     "Redact",
     "ReplaceText",
     "ToolCallJudge",
+    "TrustedMonitor",
     "UpperCase",
 ]

@@ -110,6 +110,13 @@ TABLE: dict[str, Row] = {
         canary_in=["tool_arguments"],
         judges={"judge": judge_of("swordfish", {"score": 1}, {"score": 0})},
     ),
+    "TrustedMonitor": Row(
+        lambda: policies.TrustedMonitor(monitor="judge", thresholds={"resample": 0.5, "deny": 0.9}, resamples=1),
+        ["swordfish", "sword"],
+        canary="swordfish",
+        canary_in=["tool_arguments"],
+        judges={"judge": judge_of("sword", {"score": 0.6}, {"score": 0})},
+    ),
     "UpperCase": Row(policies.UpperCase, ["straße", "ŉ"], more={"holds_back": 0}),
 }
 
