@@ -15,6 +15,6 @@ from acceptance.stage import Stage, stage
 
 @pytest.fixture(scope="module")
 def set_stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
-    """The provider and both gateways; what went over the wire stays in the folder."""
+    """The provider and the gateways; what went over the wire stays in the folder."""
     with stage(tmp_path_factory.mktemp("stage")) as running:
         yield running

@@ -1,4 +1,4 @@
-"""Let real clients run a tool through the gateway, past an allowing and a denying policy, on both kinds of backend.
+"""Let real clients run a tool through the gateway, past an allowing, a denying and a judging policy, on both kinds of backend.
 
     python tests/clients/run.py claude-code|codex|pydantic-ai|langchain|vercel|all [--only WORDS] [--latest] [--keep FOLDER]
 

@@ -13,13 +13,15 @@ from dataclasses import dataclass, fields
 from typing import Any, Final
 
 from luthien_asgi import Paths
-from luthien_asgi.testing import Answer, Failure, ProviderRequest, Text, Thinking, ToolCall, check_history
+from luthien_asgi.testing import Answer, Failure, ProviderRequest, Text, Thinking, ToolCall, check_history, verdict_on
 from luthien_asgi.testing.scripts import tool_results
 
 __all__ = [
     "ANSWERED",
     "APIS",
     "DENIAL",
+    "JUDGE",
+    "JUDGED",
     "SCENARIOS",
     "SIGNATURE",
     "Case",
@@ -56,7 +58,10 @@ DEPLOYMENTS: Final[Mapping[str, str]] = {
     "gpt-4o": "anthropic/claude-sonnet-5",
     "gpt-5.5": "openai/gpt-4.1",
     "gpt-5.5-claude": "anthropic/claude-sonnet-5",
+    "judge": "openai/judge",
 }
+JUDGE: Final = "judge"
+"""The model that the judging gateway asks, as the configuration and as the provider names it."""
 SIGNATURE: Final = "c2lnbmVk"
 """What an Anthropic backend signs its thinking with."""
 _MARKED: Final = re.compile(r"@@([\w.-]+):([^@]+)@@")
@@ -69,7 +74,7 @@ class Scenario:
 
     name: str
     gateway: str
-    """`allow` or `deny`: the policy in charge."""
+    """`allow`, `deny` or `judge`: the policy in charge."""
     wants: tuple[str, ...]
     """The files that the commands would make; those with `forbidden` in their name are denied."""
 
@@ -83,12 +88,19 @@ class Scenario:
         """How many requests the tool loop takes: where no call survives, the first answer is the last."""
         return 2 if self.made else 1
 
+    @property
+    def judgements(self) -> int:
+        """How often the judge is asked: once a call."""
+        return len(self.wants) if self.gateway == "judge" else 0
+
 
 SCENARIOS: Final = (
     Scenario("allow", "allow", ("allowed.txt",)),
     Scenario("deny", "deny", ("forbidden.txt",)),
     Scenario("mixed", "deny", ("allowed.txt", "forbidden.txt")),
 )
+JUDGED: Final = tuple(Scenario(f"judge-{each.name}", "judge", each.wants) for each in SCENARIOS)
+"""The same, where a model decides."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,9 +130,15 @@ class Case:
         return f"Run each of these commands: {' '.join(commands)}"
 
 
-def cases(client: str, apis: tuple[str, ...], *, streams: tuple[bool, ...] = (True, False)) -> list[Case]:
+def cases(
+    client: str,
+    apis: tuple[str, ...],
+    *,
+    streams: tuple[bool, ...] = (True, False),
+    scenarios: tuple[Scenario, ...] = SCENARIOS,
+) -> list[Case]:
     """Return a client's cases: each of its APIs on both backends, in each scenario."""
-    product = itertools.product(apis, ("anthropic", "openai"), SCENARIOS, streams)
+    product = itertools.product(apis, ("anthropic", "openai"), scenarios, streams)
     return [Case(client, api, backend, scenario, stream) for api, backend, scenario, stream in product]
 
 
@@ -155,7 +173,13 @@ def offered_tool(body: Mapping[str, Any]) -> tuple[str, dict[str, Any]] | None:
 
 
 def script(request: ProviderRequest) -> Answer | Failure:
-    """Answer as the model: call the shell for each command of the prompt, then quote the results. A bad history is a 400."""
+    """Answer as the model: call the shell for each command of the prompt, then quote the results. A bad history is a 400.
+
+    Asked as the judge, it looks at the call alone, which is the last of the data: the conversation has all commands in it.
+    """
+    if request.body.get("model") == JUDGE:
+        call = request.body["messages"][-1]["content"].rpartition("<data ")[2]
+        return Answer(verdict_on(request.body, score=0.9 if re.search(FORBIDDEN, call) else 0.1))
     if complaint := check_history(request.wire, request.body):
         return Failure(400, None, complaint)
     commands = [command for found in commands_in(request.body).values() for command in found]

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from acceptance.cases import DENIAL, SIGNATURE, Case, commands_in, offered_tool, wire_of
+from acceptance.cases import DENIAL, JUDGE, SIGNATURE, Case, commands_in, offered_tool, wire_of
 from acceptance.clients import Outcome
 from acceptance.gateway import CLIENT_KEY
 from acceptance.wiretap import Exchange
@@ -30,7 +30,11 @@ class Report:
 
 def report(outcome: Outcome, exchanges: Sequence[Exchange], requests: Sequence[ProviderRequest]) -> Report:
     """Judge a case by its own exchanges and its own requests at the provider."""
-    problems = [*_tools(outcome), *_said(outcome), *_wire(outcome.case, exchanges), *_provider(outcome.case, requests)]
+    judged = [request for request in requests if request.body.get("model") == JUDGE]
+    asked = [request for request in requests if request.body.get("model") != JUDGE]
+    problems = [*_tools(outcome), *_said(outcome), *_wire(outcome.case, exchanges), *_provider(outcome.case, asked)]
+    if len(judged) != outcome.case.scenario.judgements:
+        problems.append(f"the judge was asked {len(judged)} times, not {outcome.case.scenario.judgements}")
     return Report(case=outcome.case, problems=problems, notes=list(_notes(outcome, exchanges)))
 
 

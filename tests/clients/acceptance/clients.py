@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from acceptance.cases import ANSWERED, Case, cases
+from acceptance.cases import ANSWERED, JUDGED, SCENARIOS, Case, cases
 from acceptance.gateway import CLIENT_KEY, Gateway
 from acceptance.installs import install
 
@@ -182,7 +182,9 @@ def _node(program: str) -> Callable[[Path], Sequence[str]]:
 
 
 CLIENTS: Final[Mapping[str, Client]] = {
-    "claude-code": Client(cases=cases("claude-code", ("anthropic",), streams=(True,)), run=_claude_code),
+    "claude-code": Client(
+        cases=cases("claude-code", ("anthropic",), streams=(True,), scenarios=SCENARIOS + JUDGED), run=_claude_code
+    ),
     "codex": Client(cases=cases("codex", tuple(api for api in ANSWERED if "responses" in api), streams=(True,)), run=_codex),
     "pydantic-ai": Client(cases=cases("pydantic-ai", ANSWERED), run=_program(_python("pydantic_ai_loop.py"))),
     "langchain": Client(cases=cases("langchain", ANSWERED), run=_program(_python("langchain_loop.py"))),

@@ -15,7 +15,7 @@ from typing import Any, Final
 
 import httpx
 
-from acceptance.cases import DENIAL, DEPLOYMENTS, FORBIDDEN
+from acceptance.cases import DENIAL, DEPLOYMENTS, FORBIDDEN, JUDGE
 from acceptance.wiretap import Wiretap
 
 __all__ = ["CLIENT_KEY", "PROVIDER_KEY", "Gateway", "gateways", "serving"]
@@ -32,6 +32,7 @@ _POLICIES: Final[Mapping[str, Mapping[str, Any]]] = {
         "class": "luthien_asgi.policies.DenyTools",
         "config": {"patterns": {"*": FORBIDDEN}, "message": DENIAL},
     },
+    "judge": {"class": "luthien_asgi.policies.ToolCallJudge", "config": {"model": JUDGE, "message": DENIAL}},
 }
 
 
@@ -45,7 +46,7 @@ class Gateway:
 
 @contextlib.contextmanager
 def gateways(provider_url: str, folder: Path) -> Iterator[Mapping[str, Gateway]]:
-    """Run the allowing and the denying gateway while the block runs, both in front of one provider."""
+    """Run the allowing, the denying and the judging gateway while the block runs, all in front of one provider."""
     with contextlib.ExitStack() as stack:
         models = [_model(name, deployment, provider_url) for name, deployment in DEPLOYMENTS.items()]
         configs = {name: {"model_list": models, "policy": policy} for name, policy in _POLICIES.items()}

@@ -1,4 +1,4 @@
-"""One acceptance run: the provider, the two gateways, the clients' cases in front of them, and the reports that come of it."""
+"""One acceptance run: the provider, the gateways, the clients' cases in front of them, and the reports that come of it."""
 
 from __future__ import annotations
 
