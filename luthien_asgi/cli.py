@@ -13,8 +13,8 @@ import io
 import os
 import sys
 import threading
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Final
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final
 
 from luthien_asgi import __version__
 from luthien_asgi.errors import ConfigError
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from luthien_asgi.config import Config
+    from luthien_asgi.policy import Policy
 
 __all__ = ["main"]
 
@@ -95,7 +96,9 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _add_demo(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--serve", action="store_true", help="stay up, and say how to call it")
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--policy", metavar="NAME", help="show this policy at work: one of those that `policies` lists")
+    form.add_argument("--serve", action="store_true", help="stay up, and say how to call it")
     parser.add_argument(
         "--host", default="127.0.0.1", help="with --serve: a loopback address to listen on (default: %(default)s)"
     )
@@ -116,7 +119,8 @@ def _add_check(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_policies(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument("name", nargs="?", metavar="NAME", help="say all about this one: one that ships, or module.Class")
+    parser.add_argument("--json", action="store_true", help="print JSON, with a JSON Schema of each configuration")
     parser.set_defaults(command=_policies)
 
 
@@ -152,6 +156,8 @@ def _demo(arguments: argparse.Namespace) -> int:
                 host=arguments.host, port=4000 if arguments.port is None else arguments.port, console=console
             )
         )
+    if arguments.policy:
+        return _ran(lambda console: demo.show_policy(arguments.policy, port=arguments.port or 0, console=console))
     return _ran(lambda console: demo.show(port=arguments.port or 0, console=console))
 
 
@@ -232,13 +238,36 @@ def _print_summary(config: Config) -> None:
 def _policies(arguments: argparse.Namespace) -> int:
     from luthien_asgi import listing
 
+    chosen = [_policy_class(arguments.name)] if arguments.name else listing.shipped()
     if arguments.json:
         import json
 
-        _say(json.dumps(listing.shipped_policies(), indent=2))
+        described = [listing.described(cls) for cls in chosen]
+        _say(json.dumps(described[0] if arguments.name else described, indent=2))
+    elif arguments.name:
+        _say("\n".join(listing.policy_as_text(chosen[0], _example_of(chosen[0]))).rstrip())
     else:
         _say("\n".join(listing.policies_as_text()).rstrip())
     return 0
+
+
+def _policy_class(name: str) -> type[Policy]:
+    from luthien_asgi.config_policies import find_policy
+    from luthien_asgi.plugins import PluginError
+
+    _look_here()
+    try:
+        return find_policy(name)
+    except PluginError as error:
+        raise ConfigError(f"luthien-asgi: {error}") from None
+
+
+def _example_of(cls: type[Policy]) -> Mapping[str, Any] | None:
+    """Return the configuration of a policy's demonstration."""
+    from luthien_asgi.demo.scenes import SCENES
+
+    scene = SCENES.get(cls.__name__)
+    return scene.config if scene is not None and cls.__module__.startswith("luthien_asgi.") else None
 
 
 def _validate(arguments: argparse.Namespace) -> int:
@@ -266,7 +295,11 @@ def _validate(arguments: argparse.Namespace) -> int:
 def _loaded(path: str) -> Config:
     from luthien_asgi.config import load
 
-    # As with `python -m` and uvicorn: policies of one's own are found beside where one works.
+    _look_here()
+    return load(path)
+
+
+def _look_here() -> None:
+    """As with `python -m` and uvicorn: policies of one's own are found beside where one works."""
     if (here := os.getcwd()) not in sys.path:  # noqa: PTH109 - sys.path holds strings
         sys.path.insert(0, here)
-    return load(path)

@@ -17,17 +17,18 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final, cast
 
-from luthien_asgi import plugins
 from luthien_asgi.approvals import Approvals
+from luthien_asgi.backend import LiteLLMBackend
 from luthien_asgi.backend.models import Deployment, read_deployment
+from luthien_asgi.compose import Composable
 from luthien_asgi.config_approvals import read_approvals
+from luthien_asgi.config_classes import made
 from luthien_asgi.config_keys import read_keys
 from luthien_asgi.config_models import read_models
+from luthien_asgi.config_policies import read_policies
 from luthien_asgi.config_schema import Section
 from luthien_asgi.errors import ConfigError
 from luthien_asgi.middleware import Paths
-from luthien_asgi.pipeline import Pipeline
-from luthien_asgi.policy import Policy
 from luthien_asgi.recorder import NullRecorder, TransactionRecorder
 from luthien_asgi.settings import Limits, StreamSettings
 from luthien_asgi.yaml_lines import Document, read
@@ -36,7 +37,6 @@ __all__ = ["Config", "load"]
 
 _SECTIONS: Final = ("model_list", "policy", "auth", "approvals", "record", "settings", "limits", "paths", "server")
 _LITELLM_SECTIONS: Final = ("litellm_settings", "router_settings", "general_settings", "environment_variables")
-_POLICY_KEYS: Final = ("class", "config", "mode", "on_error", "timeout")
 _RECORD_KEYS: Final = ("sink", "config", "content")
 _CONTENTS: Final = ("full", "final", "hash")
 _DEFAULT_SINK: Final = "luthien_asgi.jsonl.JsonlRecorder"
@@ -57,7 +57,7 @@ class Config:
 
     file: str
     model_list: Sequence[Mapping[str, Any]] = field(repr=False)
-    policy: Policy | None = None
+    policy: Composable | None = None
     recorder: TransactionRecorder = field(default_factory=NullRecorder)
     auth: Sequence[str] | Mapping[str, str] | None = field(default=None, repr=False)
     """The clients' keys, or keys by name; None when there is no `auth` section."""
@@ -111,19 +111,21 @@ def _config(top: Section) -> Config | None:
         top.problem("model_list is missing: it says which models there are")
     absent = {name: Section(top.document) for name in _SECTIONS if name not in sections}
     given = {**sections, **absent}
-    policy, timeout = _policy(given["policy"])
-    settings = given["settings"].dataclass(StreamSettings)
     host, port = _server(given["server"])
+    models = _models(sections)
+    policies = read_policies(given["policy"])
     auth = _auth(given["auth"])
     approvals = read_approvals(given["approvals"], clients=auth)
+    if models:
+        policies.check_needs(LiteLLMBackend(model_list=models), has_desk=given["approvals"].value is not None)
     return Config(
         file=top.document.file,
-        model_list=read_models(sections["model_list"]) if "model_list" in sections else (),
-        policy=policy,
+        model_list=models,
+        policy=policies.policy,
         recorder=_recorder(given["record"]),
         auth=auth,
         approvals=approvals,
-        settings=settings if timeout is None else replace(settings, policy_timeout=timeout),
+        settings=given["settings"].dataclass(StreamSettings),
         limits=given["limits"].dataclass(Limits),
         paths=_paths(given["paths"], operators=approvals is not None and approvals.auth is not None),
         host=host,
@@ -132,115 +134,28 @@ def _config(top: Section) -> Config | None:
     )
 
 
+def _models(sections: Mapping[str, Section]) -> Sequence[Mapping[str, Any]]:
+    """Return the entries of `model_list`; none where something is wrong with one."""
+    if "model_list" not in sections:
+        return ()
+    section = sections["model_list"]
+    before = len(section.document.problems)
+    models = read_models(section)
+    is_good = len(section.document.problems) == before and not any(
+        place[:1] == ("model_list",) for place in section.document.unresolved
+    )
+    return models if is_good else ()
+
+
 def _ignored(section: Section) -> str:
     file, (name,) = section.document.file, section.place
     hint = "; for clients' keys write auth: {keys: [...]}" if name == "general_settings" else ""
     return f"{file}:{section.document.line_of(section.place)}: {name}: ignored: a section of the LiteLLM proxy{hint}"
 
 
-def _policy(section: Section) -> tuple[Policy | None, float | None]:
-    """Return the policy in charge and its `policy_timeout`, if it has one of its own."""
-    if section.value is None:
-        return None, None
-    entries = section.items() if isinstance(section.value, list) else [section]
-    if len(entries) > 1:
-        section.problem(f"one policy at a time: {len(entries)} are listed, and composing policies is not available yet")
-    built = [_policy_entry(entry) for entry in entries]
-    return built[0] if built else (None, None)
-
-
-def _policy_entry(entry: Section) -> tuple[Policy | None, float | None]:
-    keys = entry.keys(_POLICY_KEYS)
-    mode = _policy_mode(keys["mode"]) if "mode" in keys else "enforce"
-    if "on_error" in keys:
-        _check_on_error(keys["on_error"])
-    timeout = _positive(keys["timeout"]) if "timeout" in keys else None
-    policy = _instance(entry, keys, "class", of=Policy)
-    if policy is not None:
-        _check_plan(keys["class"], policy)
-    return (None, None) if mode == "off" else (policy, timeout)
-
-
-def _check_plan(section: Section, policy: Policy) -> None:
-    try:
-        Pipeline.of(policy)
-    except ConfigError as error:
-        section.problem(str(error))
-
-
-def _policy_mode(section: Section) -> str | None:
-    if section.value == "shadow":
-        section.problem("shadow is not available yet, expected one of enforce, off")
-        return None
-    return section.choice(("enforce", "off"))
-
-
-def _check_on_error(section: Section) -> None:
-    if section.value == "pass":
-        section.problem("pass is not available yet, expected block: what a failing policy has not allowed does not leave")
-    else:
-        section.choice(("block",))
-
-
-def _positive(section: Section) -> float | None:
-    value = section.number(whole=False)
-    if value is None or value > 0:
-        return value
-    section.problem(f"must be positive, not {section.shown()}")
-    return None
-
-
-def _instance(
-    entry: Section, keys: Mapping[str, Section], name: str, *, of: type[Any], more: Mapping[str, Any] | None = None
-) -> Any:  # noqa: ANN401 - an object of the class named
-    """Return an object of the class that the key `name` names, made from the section `config` and `more`."""
-    if name not in keys:
-        if isinstance(entry.value, dict):
-            entry.problem(f"{name} is missing")
-        elif entry.value is None:
-            entry.problem("must be a mapping, not nothing")
-        return None
-    cls = _class(keys[name], of=of)
-    config = keys.get("config", Section(entry.document))
-    arguments = {key: section.value for key, section in config.keys().items()}
-    return _made(cls, keys[name], config, {**arguments, **(more or {})}) if cls is not None else None
-
-
-def _class(section: Section, *, of: type[Any]) -> type[Any] | None:
-    path = section.text()
-    if path is None:
-        return None
-    try:
-        cls = plugins.find(_ALIASES.get(path, path))
-    except plugins.PluginError as error:
-        section.problem(str(error))
-        return None
-    if lacking := _lacking(cls, of):
-        section.problem(f"{path} {lacking}")
-        return None
-    return cls
-
-
-def _lacking(cls: type[Any], of: type[Any]) -> str:
-    if of is Policy:
-        return "" if issubclass(cls, Policy) else "is not a Policy: make it a subclass of luthien_asgi.Policy"
+def _lacking(cls: type[Any]) -> str:
     missing = [name for name in ("start", "begin", "end", "aclose") if not callable(getattr(cls, name, None))]
     return f"is not a recorder: it has no {', '.join(missing)}" if missing else ""
-
-
-def _made(cls: type[Any], named: Section, config: Section, arguments: Mapping[str, Any]) -> Any:  # noqa: ANN401 - an object of the class
-    place = config if config.place else named
-    if problems := plugins.argument_problems(cls, arguments):
-        for name, message in problems:
-            place.problem(message, at=name if name in (config.value or {}) else None)
-        return None
-    if any(unresolved[: len(config.place)] == config.place for unresolved in config.document.unresolved):
-        return None
-    try:
-        return plugins.make(cls, arguments)
-    except plugins.PluginError as error:
-        place.problem(f"{cls.__name__}: {error}")
-        return None
 
 
 def _recorder(section: Section) -> TransactionRecorder:
@@ -250,12 +165,15 @@ def _recorder(section: Section) -> TransactionRecorder:
     content = keys["content"].choice(_CONTENTS) if "content" in keys else None
     more = {"content": content} if content is not None else {}
     sink = keys.get("sink") or Section(section.document, section.place, _DEFAULT_SINK)
-    made = _instance(section, {**keys, "sink": sink}, "sink", of=TransactionRecorder, more=more) if keys else None
-    if made is None:
+    path = sink.text() if keys else None
+    if path is None:
         return NullRecorder()
-    if callable(why_not := getattr(made, "why_not", None)) and (reason := why_not()):
+    recorder = made(sink, _ALIASES.get(path, path), keys.get("config"), lacking=_lacking, more=more)
+    if recorder is None:
+        return NullRecorder()
+    if callable(why_not := getattr(recorder, "why_not", None)) and (reason := why_not()):
         section.problem(str(reason), at="config")
-    return cast("TransactionRecorder", made)
+    return cast("TransactionRecorder", recorder)
 
 
 def _auth(section: Section) -> Mapping[str, str] | None:

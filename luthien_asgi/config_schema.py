@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection
 from dataclasses import fields
 from typing import Any, ClassVar, Protocol, TypeVar
@@ -87,6 +88,14 @@ class Section:
         if isinstance(value, int if whole else int | float) and not isinstance(value, bool):
             return value
         self.problem(f"must be a {'whole ' if whole else ''}number, not {self.shown()}")
+        return None
+
+    def positive(self) -> float | None:
+        """Return a number above zero."""
+        value = self.number(whole=False)
+        if value is None or 0 < value < math.inf:
+            return value
+        self.problem(f"must be positive, not {self.shown()}")
         return None
 
     def _number_from_environment(self, *, whole: bool) -> Any:  # noqa: ANN401 - a YAML value

@@ -8,26 +8,17 @@ from __future__ import annotations
 import importlib
 import inspect
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
 from difflib import get_close_matches
 from types import ModuleType
 from typing import Any
 
-__all__ = ["Parameter", "PluginError", "argument_problems", "find", "find_function", "make", "meant", "parameters"]
+from luthien_asgi.json_schema import parameters_of
+
+__all__ = ["PluginError", "argument_problems", "find", "find_function", "make", "meant"]
 
 
 class PluginError(ValueError):
     """A class cannot be found or made; the message says why."""
-
-
-@dataclass(frozen=True, slots=True)
-class Parameter:
-    """One parameter of a constructor, as text."""
-
-    name: str
-    type: str
-    default: str | None
-    """None when the parameter is required."""
 
 
 def meant(name: object, known: Collection[str]) -> str:
@@ -84,13 +75,15 @@ def make(cls: type[Any], arguments: Mapping[str, Any]) -> Any:  # noqa: ANN401 -
     """Make an object. Raises `PluginError` with what the constructor had to say."""
     try:
         return cls(**arguments)
-    except (ValueError, TypeError, LookupError, OSError) as error:
+    except (ValueError, TypeError, LookupError, OSError, ImportError) as error:
         raise PluginError(str(error) or type(error).__name__) from error
+    except Exception as error:
+        raise PluginError(f"{type(error).__name__}: {error}") from error
 
 
 def argument_problems(cls: type[Any], arguments: Collection[str]) -> Sequence[tuple[str | None, str]]:
     """Return what is wrong with the names of the arguments: pairs of the name (None for a missing one) and a sentence."""
-    signature = _signature(cls)
+    signature = parameters_of(cls)
     known = [name for name, parameter in signature.items() if parameter.kind is not inspect.Parameter.VAR_KEYWORD]
     takes_all = len(known) < len(signature)
     unknown: list[tuple[str | None, str]] = [
@@ -100,29 +93,3 @@ def argument_problems(cls: type[Any], arguments: Collection[str]) -> Sequence[tu
     ]
     required = [name for name in known if signature[name].default is inspect.Parameter.empty and name not in arguments]
     return unknown + [(None, f"{cls.__name__} needs {name!r}") for name in required]
-
-
-def parameters(cls: type[Any]) -> Sequence[Parameter]:
-    """Return the parameters of a class's constructor."""
-    return [
-        Parameter(name, _type_text(parameter.annotation), _default_text(parameter.default))
-        for name, parameter in _signature(cls).items()
-    ]
-
-
-def _signature(cls: type[Any]) -> dict[str, inspect.Parameter]:
-    try:
-        found = inspect.signature(cls).parameters
-    except ValueError:
-        return {}
-    return {name: parameter for name, parameter in found.items() if parameter.kind is not inspect.Parameter.VAR_POSITIONAL}
-
-
-def _type_text(annotation: Any) -> str:  # noqa: ANN401 - whatever an author wrote
-    if annotation is inspect.Parameter.empty:
-        return ""
-    return annotation if isinstance(annotation, str) else inspect.formatannotation(annotation)
-
-
-def _default_text(default: Any) -> str | None:  # noqa: ANN401 - whatever an author wrote
-    return None if default is inspect.Parameter.empty else repr(default)

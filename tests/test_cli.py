@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import inspect
 import json
 import signal
 import socket
 import subprocess
 import sys
+import textwrap
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Final
@@ -18,6 +20,8 @@ import pytest
 
 from luthien_asgi import __version__, policies
 from luthien_asgi.cli import main
+from luthien_asgi.demo.play import scene_of
+from luthien_asgi.demo.scenes import JUDGE, TRUSTED
 from luthien_asgi.serving import ServeError, bind, is_loopback, url_of
 from luthien_asgi.testing import Answer, ScriptedProvider, Stall, accumulate_openai
 
@@ -82,6 +86,7 @@ def test_the_module_runs_as_a_program() -> None:
         ["dance"],
         ["serve", "--config", "x", "--port", "70000"],
         ["demo", "--port", "-1"],
+        ["demo", "--serve", "--policy", "UpperCase"],
         ["demo", "--port", "²"],
     ],
 )
@@ -244,34 +249,136 @@ def test_what_counts_as_loopback(host: str, loopback: bool) -> None:
 
 
 def test_policies_lists_what_ships_and_what_each_takes(capsys: pytest.CaptureFixture[str]) -> None:
-    """The docstrings are the documentation."""
+    """The docstrings are the documentation: here their first lines, and what is declared."""
     assert main(["policies"]) == 0
     out = capsys.readouterr().out
-    assert "luthien_asgi.policies.ReplaceText\n    Replace strings, or what regular expressions match" in out
-    assert "        replacements: Sequence[Sequence[str] | Mapping[str, Any]] (required)\n" in out
-    assert "        names: Sequence[str] = ()\n" in out
-    assert "luthien_asgi.policies.UpperCase" in out
-    assert "    config: none" in out
+    assert (
+        "\nUpperCase\n    Write the model's text in capitals.\n    hooks: on_chunk_added\n    handles: text (transform)\n" in out
+    )
+    assert "    config: none\n" in out
+    assert "        names: list of string = []\n" in out
+    assert out.endswith("luthien-asgi demo --policy NAME shows it at work.\n")
+    assert [line for line in out.splitlines() if line and line[0] != " "][:-1] == sorted(policies.__all__)
 
 
 def test_policies_as_json(capsys: pytest.CaptureFixture[str]) -> None:
-    """The same for programs."""
+    """The same for programs, with a JSON Schema of each configuration."""
     assert main(["policies", "--json"]) == 0
     listed = {policy["name"]: policy for policy in json.loads(capsys.readouterr().out)}
     assert set(listed) == set(policies.__all__)
-    assert listed["ReplaceText"]["handles"] == {"text": "transform"}
-    replacements, *others = listed["ReplaceText"]["parameters"]
-    assert replacements == {
-        "name": "replacements",
-        "type": "Sequence[Sequence[str] | Mapping[str, Any]]",
-        "required": True,
-        "default": None,
+    upper = listed["UpperCase"]
+    assert (upper["handles"], upper["hooks"], upper["verdicts"]) == ({"text": "transform"}, ["on_chunk_added"], [])
+    assert upper["class"] == "luthien_asgi.policies.UpperCase"
+    assert upper["schema"] == {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "UpperCase",
+        "description": "Write the model's text in capitals.",
+        "type": "object",
+        "properties": {},
+        "required": [],
+        "additionalProperties": False,
     }
-    assert {(other["name"], other["default"]) for other in others} == {
-        ("ignore_case", "False"),
-        ("match_case", "False"),
-        ("where", "'response'"),
-    }
+    assert listed["ReplaceText"]["schema"]["required"] == ["replacements"]
+
+
+@pytest.mark.parametrize("name", policies.__all__)
+def test_policies_says_all_about_one(name: str, file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Its whole docstring, and an example that `check` accepts."""
+    scene_of(name)  # a missing extra is told elsewhere
+    assert main(["policies", name]) == 0
+    told, _, example = capsys.readouterr().out.partition("\nexample:\n")
+    assert told.startswith(f"luthien_asgi.policies.{name}\n\n    ")
+    for line in inspect.cleandoc(getattr(policies, name).__doc__).splitlines():
+        assert f"    {line}".rstrip() in told.splitlines()
+    models = "".join(f", {{model_name: {model}, litellm_params: {{model: openai/x}}}}" for model in (JUDGE, TRUSTED))
+    operators = "approvals: {keys: {alice: a-key-of-alice}}\n"
+    file.write_text(f"{MODELS.rstrip()[:-1]}{models}]\n{operators}{textwrap.dedent(example)}")
+    assert main(["check", "--config", str(file)]) == 0
+    assert f"policy   {name}\n" in capsys.readouterr().out
+
+
+def test_policies_says_all_about_one_of_ones_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By its dotted path, where one works; the example has what is required."""
+    (tmp_path / "luthien_own.py").write_text(OWN)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    assert main(["policies", "luthien_own.Own"]) == 0
+    assert capsys.readouterr().out == OWN_SHOWN
+    assert main(["policies", "luthien_own.Own", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["handles"] == {}
+
+
+OWN: Final = '''
+from collections.abc import Mapping
+from typing import Literal
+from luthien_asgi import Policy
+
+class Own(Policy):
+    """Do as one likes.
+
+    Not much.
+    """
+
+    @property
+    def handles(self):
+        return {}
+
+    @property
+    def verdicts(self):
+        return ()
+
+    def __init__(self, *, words: list[str], mode: Literal["a", "b"], either: str | int,
+                 limits: Mapping[str, int] | None = None): ...
+    def on_request(self, request, ctx): ...
+    def on_block_complete(self, block, ctx): ...
+'''
+OWN_SHOWN: Final = """\
+luthien_own.Own
+
+    Do as one likes.
+
+    Not much.
+
+hooks: on_request, on_block_complete
+config:
+    words: list of string (required)
+    mode: a | b (required)
+    either: string or integer (required)
+    limits: mapping of integer
+
+example:
+    policy:
+      class: luthien_own.Own
+      config:
+        words: []
+        mode: a
+        either: …
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "complaint"),
+    [
+        ("UperCase", "no policy that ships is called 'UperCase'; did you mean 'UpperCase'?; one of yours is module.Class"),
+        ("nowhere.Policy", "there is no module 'nowhere' (looked for 'nowhere')"),
+        ("pathlib.Path", "pathlib.Path is not a Policy: make it a subclass of luthien_asgi.Policy"),
+    ],
+)
+def test_a_policy_that_is_none_is_status_2(name: str, complaint: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """With the name that may have been meant."""
+    assert main(["policies", name]) == 2
+    assert capsys.readouterr().err == f"luthien-asgi: {complaint}\n"
+
+
+def test_check_shows_how_policies_are_composed(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """And what is said of each."""
+    entry = "{class: UpperCase}"
+    file.write_text(f"{MODELS}policy: [{entry}, {{chain: [{entry}, {entry}], mode: shadow, on_error: pass, timeout: 5}}]\n")
+    assert main(["check", "--config", str(file)]) == 0
+    tree = "Chain[UpperCase, Chain[UpperCase, UpperCase] (mode: shadow, on_error: pass, timeout: 5)]"
+    assert f"  policy   {tree}\n" in capsys.readouterr().out
 
 
 def test_a_reader_that_leaves_is_no_traceback() -> None:
@@ -287,7 +394,11 @@ def test_a_reader_that_leaves_is_no_traceback() -> None:
 def test_a_terminal_that_knows_ascii_only_is_no_traceback() -> None:
     """What it cannot show is escaped."""
     done = subprocess.run(
-        [*COMMAND, "policies"], capture_output=True, env={"PYTHONIOENCODING": "ascii"}, timeout=START_SECONDS, check=True
+        [*COMMAND, "policies", "DenyTools"],
+        capture_output=True,
+        env={"PYTHONIOENCODING": "ascii"},
+        timeout=START_SECONDS,
+        check=True,
     )
     assert b"\\u2026" in done.stdout
 

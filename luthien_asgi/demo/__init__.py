@@ -5,6 +5,6 @@ Nothing has to be configured and nothing leaves the machine. The model is script
 
 from __future__ import annotations
 
-from luthien_asgi.demo.run import serve, show
+from luthien_asgi.demo.run import serve, show, show_policy
 
-__all__ = ["serve", "show"]
+__all__ = ["serve", "show", "show_policy"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import httpx
@@ -15,7 +15,7 @@ from luthien_asgi.serving import ServeError
 from luthien_asgi.testing.accumulate import Accumulated, accumulate_anthropic, accumulate_openai
 from luthien_asgi.testing.events import sse_events
 
-__all__ = ["CLIENTS", "Client", "talk"]
+__all__ = ["CLIENTS", "FILES", "Client", "Refused", "about", "ask", "talk"]
 
 QUESTION: Final = "My disk is full. Please tidy up."
 FILES: Final = "notes.txt, photos/, report.pdf"
@@ -42,6 +42,14 @@ class Client:
     headers: dict[str, str] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """A request that was not answered with 200."""
+
+    status: int
+    body: str
+
+
 def talk(client: Client, *, url: str, board: Board, stage: Callable[[Scene], AbstractContextManager[object]]) -> None:
     """Have a conversation of two turns: the question, then the results of the tools that were called.
 
@@ -50,25 +58,43 @@ def talk(client: Client, *, url: str, board: Board, stage: Callable[[Scene], Abs
     history: list[dict[str, Any]] = [{"role": "user", "content": QUESTION}]
     first = board.open(f"{client.title}, turn 1", QUESTION)
     with stage(first):
-        answer = _turn(client, url, history, first)
+        answer = _answered(ask(client, url, history, first))
     second = board.open(f"{client.title}, turn 2: the history is accepted", f"list_files: {FILES}")
     with stage(second):
-        _turn(client, url, [*history, *client.answered(answer)], second)
+        _answered(ask(client, url, [*history, *client.answered(answer)], second))
 
 
-def _turn(client: Client, url: str, history: Sequence[dict[str, Any]], scene: Scene) -> dict[str, Any]:
+def _answered(answer: dict[str, Any] | Refused) -> dict[str, Any]:
+    if isinstance(answer, Refused):
+        raise ServeError(f"the gateway answered {answer.status}: {answer.body}")
+    return answer
+
+
+def about(client: Client, tools: Sequence[str]) -> Client:
+    """Return the client for another conversation: with these tools, and a model that does not think."""
+    named = [_renamed(client.body["tools"][0], name) for name in tools]
+    kept = {name: value for name, value in client.body.items() if name not in {"tools", "thinking"}}
+    return replace(client, body={**kept, "tools": named} if named else kept)
+
+
+def _renamed(tool: dict[str, Any], name: str) -> dict[str, Any]:
+    return {**tool, "function": {**tool["function"], "name": name}} if "function" in tool else {**tool, "name": name}
+
+
+def ask(client: Client, url: str, history: Sequence[dict[str, Any]], scene: Scene) -> dict[str, Any] | Refused:
+    """Ask, show what comes, and return the whole answer. Raises `ServeError` for one that breaks off."""
     body = {**client.body, "messages": history, "stream": True}
-    received = b""
     with httpx.stream(
         "POST", f"{url}{client.path}", json=body, headers=client.headers, timeout=_TIMEOUT, trust_env=False
     ) as response:
         if response.status_code != httpx.codes.OK:
-            raise ServeError(f"the gateway answered {response.status_code}: {response.read().decode(errors='replace')}")
+            scene.received = response.read()
+            return Refused(response.status_code, scene.received.decode(errors="replace"))
         for part in response.iter_bytes():
-            before = received.rfind(b"\n\n") + 2 if b"\n\n" in received else 0
-            received += part
-            _show(client, received[before : received.rfind(b"\n\n") + 2], scene)
-    whole = client.accumulate(received)
+            before = scene.received.rfind(b"\n\n") + 2 if b"\n\n" in scene.received else 0
+            scene.received += part
+            _show(client, scene.received[before : scene.received.rfind(b"\n\n") + 2], scene)
+    whole = client.accumulate(scene.received)
     if whole.error is not None or not whole.done:
         raise ServeError(f"the answer broke off: {whole.error}")
     return whole.body

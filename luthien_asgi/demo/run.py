@@ -12,6 +12,8 @@ from rich.live import Live
 
 from luthien_asgi import serving
 from luthien_asgi.demo.conversation import CLIENTS, talk
+from luthien_asgi.demo.play import play
+from luthien_asgi.demo.scenes import SCENES
 from luthien_asgi.demo.screen import Board, Scene
 from luthien_asgi.demo.stage import DANGEROUS, MESSAGE, gateway_for, running_gateway, watched_policy
 from luthien_asgi.errors import ConfigError
@@ -21,7 +23,7 @@ from luthien_asgi.serving import ServeError
 from luthien_asgi.testing.provider import ScriptedProvider
 from luthien_asgi.testing.scripts import demo_script
 
-__all__ = ["serve", "show"]
+__all__ = ["serve", "show", "show_policy"]
 
 _DENIED: Final = "rm -rf"
 _FRAMES_PER_SECOND: Final = 12
@@ -62,6 +64,21 @@ def show(*, port: int = 0, console: Console, out: Console | None = None, pace: f
             except httpx.HTTPError as error:
                 raise ServeError(f"the gateway cannot be reached: {error}") from error
     return _verdict(board, out)
+
+
+def show_policy(name: str, *, port: int = 0, console: Console, out: Console | None = None, pace: float = 0.03) -> int:
+    """Show one of the policies that ship at work; return the exit status.
+
+    The status is 1 when something reached whom it must not reach, or a client did not get what the policy lets it have.
+    """
+    out = out if out is not None else Console()
+    found = play(name, stage=lambda scene: _stage(scene, out), port=port, console=console, pace=pace)
+    for complaint in found:
+        out.print(complaint, style="bold red", highlight=False, markup=False)
+    if not found:
+        out.print(SCENES[name].look, style="bold green", highlight=False, markup=False)
+        out.print(f"Next: luthien-asgi policies {name}, for what it takes.", highlight=False)
+    return 1 if found else 0
 
 
 def _play(url: str, board: Board, out: Console) -> None:

@@ -15,7 +15,14 @@ __all__ = ["Board", "Scene", "Side", "printable"]
 
 Side = Literal["model", "client"]
 
-_STYLES: Final = {"thinking": "dim italic", "tool_call": "bold yellow"}
+_STYLES: Final = {
+    "thinking": "dim italic",
+    "tool_call": "bold yellow",
+    "request": "dim",
+    "judge": "italic magenta",
+    "person": "italic cyan",
+    "error": "bold red",
+}
 
 
 def printable(text: str) -> str:
@@ -38,6 +45,8 @@ class Scene:
     title: str
     question: str
     pieces: dict[Side, list[_Piece]] = field(default_factory=lambda: {"model": [], "client": []})
+    received: bytes = b""
+    """What the client got, as it came."""
 
     def begin(self, side: Side, kind: str, text: str = "") -> None:
         """Begin a block on one side."""
@@ -86,5 +95,5 @@ class Board:
         scene.add("model", kind, text)
 
     def reached_clients(self, text: str) -> bool:
-        """Tell whether a text is on the client's side of any scene."""
-        return any(text in scene.text_of("client") for scene in self.scenes)
+        """Tell whether a text is on the client's side of any scene, or in what a client received."""
+        return any(text in scene.text_of("client") or text.encode() in scene.received for scene in self.scenes)

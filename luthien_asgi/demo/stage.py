@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Final
 import uvicorn
 from rich.console import Console
 
+from luthien_asgi.approvals import Approvals
 from luthien_asgi.blocks import BlockKind
 from luthien_asgi.chunks import Chunk, read_part
 from luthien_asgi.config import Config
@@ -61,10 +62,10 @@ def watched_policy(board: Board) -> Policy:
     return _Watched(board)
 
 
-def gateway_for(provider_url: str, policy: Policy) -> Gateway:
+def gateway_for(provider_url: str, policy: Policy, approvals: Approvals | None = None) -> Gateway:
     """Return a gateway to a scripted provider: `gpt-…` speaks the OpenAI wire, `claude-…` the Anthropic one."""
     models = [_model("gpt-*", "openai", f"{provider_url}/v1"), _model("claude-*", "anthropic", provider_url)]
-    return create_app(Config(file="demo", model_list=models, policy=policy))
+    return create_app(Config(file="demo", model_list=models, policy=policy, approvals=approvals))
 
 
 def _model(name: str, provider: str, url: str) -> dict[str, Any]:
