@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib.util
 import json
 import os
@@ -19,9 +20,10 @@ from typing import Any, Final
 import httpx
 import pytest
 
-from luthien_asgi import JsonlRecorder, LuthienMiddleware
+from luthien_asgi import BackendError, Chain, Escalate, Governed, JsonlRecorder, LuthienMiddleware
 from luthien_asgi.config import load
-from luthien_asgi.policies import DenyTools
+from luthien_asgi.policies import DenyTools, ReplaceText
+from luthien_asgi.server import create_app
 from luthien_asgi.testing import (
     Answer,
     ASGIDriver,
@@ -142,6 +144,135 @@ async def test_own_policy() -> None:
     assert (await run_policy(policy, chunks("nothing to mask"))).text == "nothing to mask"
 
 
+RUN_RF: Final = ToolCall("c1", "bash", {"command": "rm -rf /"})
+
+
+@pytest.mark.litellm
+@pytest.mark.parametrize(("said", "text", "calls"), [
+    ("harmful: it deletes everything", "One moment.\n\n[bash was denied. harmful: it deletes everything]", 0),
+    ("It is fine", "One moment.\n\n[bash was denied. It is fine]", 0),
+    (" Fine\n", "One moment.", 1),
+])  # fmt: skip
+async def test_judge_calls(said: str, text: str, calls: int) -> None:
+    """Only the clear word allows; the judge's call is in the record."""
+    script = [chunks("One moment.", RUN_RF), chunks(said)]
+    run = await run_policy(loaded("judge_calls").JudgeCalls(model="judge"), script)
+    assert (run.text, len(run.tool_calls)) == (text, calls)
+    assert run.record is not None
+    assert [(call.policy, call.model) for call in run.record.calls] == [("JudgeCalls", "judge")]
+
+
+@pytest.mark.litellm
+async def test_judge_calls_denies_where_the_judge_does_not_answer() -> None:
+    """It fails closed, and the conversation goes on."""
+    script = [chunks("One moment.", RUN_RF), BackendError("busy", status=529)]
+    run = await run_policy(loaded("judge_calls").JudgeCalls(model="judge"), script)
+    assert (run.status, run.error, run.tool_calls) == (200, None, [])
+
+
+@pytest.mark.litellm
+async def test_resample() -> None:
+    """What the docstring shows, and what happens when the new answers are no better."""
+    good, broken = ToolCall("c2", "pay", '{"amount": 5}'), ToolCall("c1", "pay", '{"amount": ')
+    policy = loaded("resample").WholeArguments()
+    run = await run_policy(policy, [chunks("First.", broken), chunks("Then.", good)])
+    assert run.record is not None
+    assert (run.text, run.tool_calls[0].arguments, len(run.record.samples)) == ("Then.", {"amount": 5}, 1)
+    run = await run_policy(policy, [chunks(f"Try {number}.", broken) for number in (1, 2, 3)])
+    assert (run.text, run.tool_calls, len(run.backend.calls)) == ("Try 3.\n\n[pay could not be called.]", [], 3)
+
+
+@pytest.fixture
+def where_examples_are(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A configuration file finds the examples' modules."""
+    monkeypatch.syspath_prepend(EXAMPLES)
+    yield
+    for path in EXAMPLES.glob("*.py"):
+        sys.modules.pop(path.stem, None)
+
+
+PAY: Final = re.search(r"\n    (policy: .*)\n    (approvals: .*)\n", (EXAMPLES / "ask_person.py").read_text())
+
+
+@pytest.mark.litellm
+@pytest.mark.usefixtures("where_examples_are")
+@pytest.mark.parametrize(("amount", "decision"), [("5", None), ("500", "allow"), ("500", "deny"), ('"a lot"', "deny")])
+async def test_ask_person(amount: str, decision: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The callback decides about small payments; an operator about the others, while the client waits."""
+    monkeypatch.setenv("LUTHIEN_OPERATOR_KEY", "operator-key")
+    assert PAY is not None
+    async with ScriptedProvider(Answer("Paying.", ToolCall("c1", "pay", f'{{"amount":{amount}}}'))) as scripted:
+        params = f"{{model: openai/x, api_base: '{scripted.url}/v1', api_key: provider-key}}"
+        file = tmp_path / "luthien.yaml"
+        file.write_text(
+            f"model_list: [{{model_name: fast, litellm_params: {params}}}]\nauth: {{keys: {{laptop: client-key}}}}\n"
+            f"{PAY[1]}\n{PAY[2].removesuffix('}')}, directory: {tmp_path / 'desk'}}}\n"
+        )
+        app = create_app(load(file))
+        await app.start()
+        try:
+            body = {"model": "fast", "stream": True, "messages": [{"role": "user", "content": "Pay Ada."}]}
+            driver = ASGIDriver(app, within=START_SECONDS)
+            async with asyncio.TaskGroup() as tasks:
+                operator = tasks.create_task(operated(driver, decision)) if decision else None
+                fetched = await driver.fetch("POST", "/v1/chat/completions", json=body, headers=KEY)
+        finally:
+            await app.aclose()
+    waited = operator.result() if operator is not None else None
+    message = accumulate_openai(fetched.body).body["choices"][0]["message"]
+    assert message["content"] == "Paying." + (f"\n\n{Escalate('').message}" if decision == "deny" else "")
+    assert len(message.get("tool_calls", ())) == (decision != "deny")
+    assert waited is None or (waited["question"], waited["tool"]) == ("Pay this for laptop?", "pay")
+
+
+async def operated(driver: ASGIDriver, decision: str) -> Any:
+    """Answer the first approval that waits, as the docstring's curl does, and return it."""
+    headers = {"authorization": "Bearer operator-key"}
+    listed: list[Any] = []
+    async with asyncio.timeout(START_SECONDS):
+        while not listed:
+            listed = (await driver.fetch("GET", "/luthien/approvals", headers=headers)).json()
+    (approval,) = listed
+    path = f"/luthien/approvals/{approval['id']}"
+    assert (await driver.fetch("POST", path, json={"decision": decision}, headers=headers)).status == 200
+    return approval
+
+
+@pytest.mark.litellm
+async def test_shadow_rollout(
+    provider: ScriptedProvider, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The dangerous call passes, and the report says that it would have been denied."""
+    params = f"{{ model: openai/gpt-4o-mini, api_base: {provider.url}/v1,"
+    text = (EXAMPLES / "shadow_rollout.yaml").read_text().replace("{ model: openai/gpt-4o-mini,", params)
+    (tmp_path / "luthien.yaml").write_text(text)
+    monkeypatch.chdir(tmp_path)
+    app = create_app(load("luthien.yaml"))
+    await app.start()
+    try:
+        body = {"model": "fast", "messages": [{"role": "user", "content": "Tidy up."}]}
+        fetched = await ASGIDriver(app, within=START_SECONDS).fetch("POST", "/v1/chat/completions", json=body, headers=KEY)
+        assert fetched.json()["choices"][0]["message"]["tool_calls"][0]["function"]["name"] == "bash"
+        refused = await ASGIDriver(app).fetch("POST", "/v1/chat/completions", json={**body, "model": "slow"}, headers=KEY)
+        assert refused.status == 404
+    finally:
+        await app.aclose()
+    loaded("shadow_rollout").main("transactions.jsonl")
+    first, last = capsys.readouterr().out.splitlines()
+    assert re.fullmatch(r"DenyTools would deny the call of bash: the arguments match the pattern of '\*' \(me, [\w-]+\)", first)
+    assert last == "1 of 1 transactions would have gone otherwise."
+
+
+def test_testing_a_policy() -> None:
+    """All tests of the example pass."""
+    command = [PYTHON, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", str(EXAMPLES), "-c", os.devnull]
+    done = subprocess.run(
+        [*command, str(EXAMPLES / "testing_a_policy.py")], capture_output=True, text=True, timeout=START_SECONDS, check=False
+    )
+    assert done.returncode == 0, done.stdout
+    assert "27 passed" in done.stdout
+
+
 @pytest.mark.litellm
 async def test_own_recorder(tmp_path: Path) -> None:
     """One row a transaction: who, what, how it ended."""
@@ -162,7 +293,7 @@ async def test_own_recorder(tmp_path: Path) -> None:
     ).fetchall()
     connection.close()
     assert (client, model, ending) == ("me", "scripted", "completed")
-    assert [verdict["verdict"] for verdict in json.loads(verdicts)] == ["deny"]
+    assert [(verdict["hook"], verdict["verdict"]) for verdict in json.loads(verdicts)][-1] == ("on_block_complete", "deny")
 
 
 async def _nothing(scope: Any, receive: Any, send: Any) -> None:
@@ -229,9 +360,15 @@ def test_luthien_yaml() -> None:
     environ = {"OPENAI_API_KEY": "sk-1", "ANTHROPIC_API_KEY": "sk-2", "LUTHIEN_CLIENT_KEY": "client-key"}
     config = load(EXAMPLES / "luthien.yaml", environ=environ)
     assert [entry["model_name"] for entry in config.model_list] == ["fast", "claude-*"]
-    assert isinstance(config.policy, DenyTools)
+    assert isinstance(config.policy, Chain)
+    deny, replace = config.policy.policies
+    assert isinstance(deny, Governed)
+    assert isinstance(replace, Governed)
+    assert (type(deny.policy), deny.on_error, deny.timeout) == (DenyTools, "block", 30)
+    assert isinstance(replace.policy, ReplaceText)
+    assert replace.mode == "shadow"
     assert isinstance(config.recorder, JsonlRecorder)
-    assert (config.auth, config.settings.stall_timeout, config.settings.policy_timeout) == ({"me": "client-key"}, 30, 30)
+    assert (config.auth, config.settings.stall_timeout) == ({"me": "client-key"}, 30)
 
 
 @pytest.mark.servers
