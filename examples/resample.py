@@ -8,7 +8,7 @@ Try it without a key; the model's first answer is broken, its second one good:
     run = run_policy_sync(WholeArguments(), script)
     print(run.text, run.tool_calls[0].arguments, len(run.record.samples))
 
-You see `Then. {'amount': 5} 1`: the client gets the second answer alone, the record has what was dropped, and its tokens count too.
+You see `Then. {'amount': 5} 1`: the client gets the second answer alone, the record has what was dropped.
 Use it in a configuration file beside it, `policy: {class: resample.WholeArguments}`, and then
 
     luthien-asgi serve --config luthien.yaml

@@ -18,7 +18,7 @@ from typing import Any, Final
 import pytest
 
 import luthien_asgi
-from luthien_asgi import Policy
+from luthien_asgi import Policy, docstrings, listing
 from luthien_asgi.errors import TYPE_OF_STATUS, ApiError
 from luthien_asgi.testing import (
     Redacted,
@@ -48,6 +48,7 @@ ROOT: Final = Path(__file__).parents[1]
 PACKAGE: Final = ROOT / "luthien_asgi"
 DOCUMENTS: Final = ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/conversion.md")
 ARCHITECTURE: Final = ROOT / "ARCHITECTURE.md"
+README: Final = ROOT / "README.md"
 CONVERSION: Final = ROOT / "docs" / "conversion.md"
 WIDTH: Final = 120
 
@@ -110,7 +111,14 @@ def layers() -> str:
     return "\n".join(["```text", *found, "```"])
 
 
+def shipped() -> str:
+    """Return the table of the policies that ship."""
+    rows = ((f"`{cls.__name__}`", docstrings.summary(docstrings.of(cls))) for cls in listing.shipped())
+    return table(["policy", "what it does"], rows)
+
+
 GENERATED: Final = {
+    README: {"policies": shipped},
     CONVERSION: {
         "openai parameters": lambda: parameters(OPENAI),
         "anthropic parameters": lambda: parameters(ANTHROPIC),

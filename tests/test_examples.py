@@ -270,7 +270,7 @@ def test_testing_a_policy() -> None:
         [*command, str(EXAMPLES / "testing_a_policy.py")], capture_output=True, text=True, timeout=START_SECONDS, check=False
     )
     assert done.returncode == 0, done.stdout
-    assert "27 passed" in done.stdout
+    assert "28 passed" in done.stdout
 
 
 @pytest.mark.litellm

@@ -21,6 +21,7 @@ from typing import Any, ClassVar, Final
 
 import pytest
 import yaml
+from fastapi import FastAPI
 from starlette.applications import Starlette
 
 import luthien_asgi
@@ -29,6 +30,7 @@ from luthien_asgi import (
     Block,
     BlockKind,
     Escalate,
+    Governed,
     Hold,
     JsonlRecorder,
     Limits,
@@ -38,13 +40,16 @@ from luthien_asgi import (
     StreamContext,
     StreamSettings,
     cli,
+    listing,
     policies,
     testing,
 )
-from luthien_asgi.config import load
+from luthien_asgi.config import Config, load
+from luthien_asgi.pipeline import Pipeline
 from luthien_asgi.policies import DenyTools
 from luthien_asgi.server import create_app
 from luthien_asgi.testing import Answer, ASGIDriver, ScriptedBackend, ScriptedProvider, ToolCall, accumulate_openai, chunks
+from luthien_asgi.verdicts import RANKS
 
 ROOT: Final = Path(__file__).parents[1]
 TEXT: Final = (ROOT / "README.md").read_text()
@@ -87,7 +92,10 @@ def commands() -> list[str]:
 def test_every_block_is_of_a_kind_that_is_run() -> None:
     """A block of another language, or a Python file that no test below runs, does not get in."""
     assert {block.language for block in BLOCKS} == {"bash", "python", "yaml", "json", "text", "toml"}
-    assert set(FILES) == {"app.py", "luthien.yaml", "ask_openai.py", "ask_anthropic.py", "no_shell.py", "test_no_shell.py"}
+    assert set(FILES) == {
+        "app.py", "luthien.yaml", "ask_openai.py", "ask_anthropic.py", "no_shell.py", "test_no_shell.py", "composed.py",
+        "composed.yaml",
+    }  # fmt: skip
     assert all(block.file for block in BLOCKS if block.language in {"python", "yaml"})
     assert len(JSON) == 1
     assert len([block for block in BLOCKS if block.language == "text"]) == 2
@@ -111,7 +119,7 @@ def test_names_in_the_text_are_public() -> None:
     """A class or function that the text names can be imported from where people import."""
     public = {*luthien_asgi.__all__, *policies.__all__, *testing.__all__}
     others = {"FastAPI", "Middleware", "Mount", "ModelResponseStream", "Router", "NoShell", "MyState", "QueueFullError"}
-    others |= {"Host", "Origin", "Content", "Type", "None", "The", "False"}
+    others |= {"Host", "Origin", "Content", "Type", "None", "The", "False", "True"}
     prose = re.sub(r"^```.*?^```$", "", TEXT, flags=re.MULTILINE | re.DOTALL)
     named = {word for code in re.findall(r"`([^`\n]+)`", prose) for word in re.findall(r"\b[A-Z][a-z]\w*|\b[A-Z]{2}\w+", code)}
     assert {word for word in named if not word.isupper()} - public - others == set()
@@ -223,12 +231,14 @@ def test_the_configuration_is_read_as_it_is_meant(folder: Path) -> None:
         ("claude-*", "anthropic/claude-*", False),
         ("my-own-claude", "anthropic/claude-sonnet-5", True),
     ]
-    assert isinstance(config.policy, DenyTools)
+    assert isinstance(config.policy, Governed)
+    assert (type(config.policy.policy), config.policy.mode, config.policy.on_error) == (DenyTools, "enforce", "block")
+    assert config.policy.timeout == 30
     assert isinstance(config.recorder, JsonlRecorder)
     assert config.auth == {"my-laptop": KEYS["LUTHIEN_CLIENT_KEY"]}
     assert config.approvals is not None
     assert (repr(config.approvals.auth), config.approvals.timeout) == ("KeyAuth(clients=['alice'])", 300)
-    assert (config.settings.first_chunk_timeout, config.settings.stall_timeout, config.settings.policy_timeout) == (60, 30, 30)
+    assert (config.settings.first_chunk_timeout, config.settings.stall_timeout) == (60, 30)
     assert (config.limits.body_bytes, config.limits.streams) == (8 * 1024 * 1024, 200)
     assert (config.host, config.port, config.paths.models, config.warnings) == ("127.0.0.1", 4000, "/v1/models", ())
 
@@ -240,14 +250,13 @@ def test_the_configuration_shows_every_section(folder: Path) -> None:
     assert set(yaml.safe_load(FILES["luthien.yaml"])) == set(_SECTIONS)
 
 
-def test_a_policy_of_ones_own_is_named_in_the_configuration(folder: Path) -> None:
-    """The line that the text gives, in the place of the README's policy."""
+def own(folder: Path) -> Config:
+    """The configuration with the line that the text gives in the place of its policy."""
     found = re.search(r"`(policy: \{class: no_shell\.NoShell\})`", TEXT)
     assert found is not None
-    own = yaml.safe_load(FILES["luthien.yaml"]) | yaml.safe_load(found[1])
     path = folder / "own.yaml"
-    path.write_text(yaml.safe_dump(own))
-    assert type(load(path).policy).__name__ == "NoShell"
+    path.write_text(yaml.safe_dump(yaml.safe_load(FILES["luthien.yaml"]) | yaml.safe_load(found[1])))
+    return load(path)
 
 
 def test_check_likes_the_configuration(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -373,14 +382,65 @@ def test_claude_code(gateway: str) -> None:
 # --- a policy and its test -------------------------------------------------------------------------------------------------
 
 
-def test_the_policy_is_ten_lines_and_its_test_passes(folder: Path) -> None:
-    """Each function of the README's test file, run."""
-    assert len(FILES["no_shell.py"].splitlines()) <= 12
+def test_the_policy_has_ten_lines_and_its_test_passes(folder: Path) -> None:
+    """Each function of the README's test file, run: the policy in the kit."""
+    assert len([line for line in FILES["no_shell.py"].splitlines()[1:] if line.strip()]) <= 10
     assert issubclass(imported("no_shell").NoShell, Policy)
     tests = {name: value for name, value in vars(imported("test_no_shell")).items() if name.startswith("test_")}
     assert tests
     for test in tests.values():
         test()
+
+
+DENIED: Final = "Hello\n\nThe call of bash was denied."
+
+
+async def completed(app: Any, model: str) -> Any:
+    """Return the message that a client gets."""
+    body = {"model": model, "stream": True, "messages": [{"role": "user", "content": "Hi"}]}
+    key = {"authorization": f"Bearer {KEYS['LUTHIEN_CLIENT_KEY']}"}
+    fetched = await ASGIDriver(app, within=SECONDS).fetch("POST", "/v1/chat/completions", json=body, headers=key)
+    return accumulate_openai(fetched.body).body["choices"][0]["message"]
+
+
+@pytest.mark.litellm
+async def test_the_policy_works_in_the_gateway(folder: Path, provider: ScriptedProvider) -> None:
+    """By the line that the section gives for the configuration."""
+    app = create_app(own(folder))
+    await app.start()
+    try:
+        message = await completed(app, "fast")
+    finally:
+        await app.aclose()
+    assert (message["content"], "tool_calls" in message) == (DENIED, False)
+
+
+@pytest.mark.litellm
+async def test_the_policy_works_in_an_app(folder: Path) -> None:
+    """By the line that the section gives for the middleware."""
+    found = re.search(r"`(app\.add_middleware\(LuthienMiddleware, policy=NoShell\(\), .*?\))`", TEXT)
+    assert found is not None
+    app, backend = FastAPI(), ScriptedBackend(chunks("Hello", DANGEROUS))
+    no_shell = imported("no_shell").NoShell
+    exec(found[1], {"app": app, "backend": backend, "LuthienMiddleware": LuthienMiddleware, "NoShell": no_shell})  # noqa: S102
+    message = await completed(app, "any")
+    assert (message["content"], "tool_calls" in message) == (DENIED, False)
+
+
+# --- several policies ------------------------------------------------------------------------------------------------------
+
+
+def test_policies_are_composed_alike_in_python_and_in_the_configuration(folder: Path) -> None:
+    """The two blocks say the same."""
+    path = folder / "both.yaml"
+    path.write_text(yaml.safe_dump(yaml.safe_load(FILES["luthien.yaml"]) | yaml.safe_load(FILES["composed.yaml"])))
+    config = load(path)
+    assert config.policy is not None
+    written = [text for word, text in listing.summary(config) if word == "policy"]
+    assert written == ["Chain[ReplaceText, Together[NoShell, DenyTools (mode: shadow)]]"]
+    in_python = dataclasses.replace(config, policy=imported("composed").policy)
+    assert [text for word, text in listing.summary(in_python) if word == "policy"] == written
+    assert Pipeline.of(in_python.policy).name == Pipeline.of(config.policy).name == "ReplaceText, NoShell"
 
 
 # --- records ---------------------------------------------------------------------------------------------------------------
@@ -435,3 +495,17 @@ def test_the_table_of_hooks_has_every_hook() -> None:
     """Nothing else on a policy is called."""
     hooks: Sequence[str] = [name for name in vars(Policy) if name.startswith("on_")]
     assert [name for name, _ in rows("hook")] == hooks
+
+
+def test_the_table_of_verdicts_has_every_verdict() -> None:
+    """From the mildest to the strictest, with the names of their fields."""
+    listed = [re.match(r"(\w+)\((.*)\)", name) for name, _ in rows("verdict")]
+    assert [found[1] for found in listed if found] == [verdict.__name__ for verdict in RANKS]
+    for found, verdict in zip(listed, RANKS, strict=True):
+        assert found is not None
+        assert {*filter(None, found[2].split(", "))} <= {field.name for field in dataclasses.fields(verdict)}
+
+
+def test_the_table_of_how_a_policy_is_in_charge_has_every_setting() -> None:
+    """Those of `Governed`, in its order."""
+    assert [name for name, _ in rows("in charge")] == [field.name for field in dataclasses.fields(Governed)][1:]
