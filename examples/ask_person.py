@@ -26,17 +26,17 @@ give operators keys that no client has. Whatever the callback cannot read is for
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from typing import ClassVar
 
-from luthien_asgi import Approval, Block, BlockKind, Escalate, Hold, Policy, StreamContext, Verdict
+from luthien_asgi import Approval, Block, BlockKind, Escalate, Hold, Policy, StreamContext
 
 
 class AskAboutPayments(Policy):
     """Let a person decide about calls of the tool `pay`."""
 
     handles: ClassVar[Mapping[BlockKind, Hold]] = {BlockKind.TOOL_CALL: Hold()}
-    verdicts: ClassVar[Collection[type[Verdict]]] = (Escalate,)
+    verdicts = (Escalate,)
 
     def on_block_complete(self, block: Block, ctx: StreamContext) -> Escalate | None:
         return Escalate(f"Pay this for {ctx.client}?", timeout=120, default="deny") if block.name == "pay" else None

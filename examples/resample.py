@@ -23,10 +23,10 @@ again: after `n` times the call is denied, with `message`.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from typing import ClassVar
 
-from luthien_asgi import Block, BlockKind, Hold, Policy, Resample, StreamContext, Verdict
+from luthien_asgi import Block, BlockKind, Hold, Policy, Resample, StreamContext
 
 HINT = "Write the arguments of tool calls as complete JSON."
 
@@ -35,7 +35,7 @@ class WholeArguments(Policy):
     """Ask again for an answer that has a tool call whose arguments are not JSON."""
 
     handles: ClassVar[Mapping[BlockKind, Hold]] = {BlockKind.TOOL_CALL: Hold()}
-    verdicts: ClassVar[Collection[type[Verdict]]] = (Resample,)
+    verdicts = (Resample,)
 
     def __init__(self, *, attempts: int = 2) -> None:
         self.attempts = attempts

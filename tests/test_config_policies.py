@@ -235,7 +235,7 @@ CASES: Final = [
     ("[{class: UpperCase}, {class: " + HERE + ".Escalates}]", "2: policy[1].class: Escalates may ask a person, and there is nobody to ask: give approvals=Approvals(...), or an approvals section"),
     ("{class: " + HERE + ".Breaks, config: {how: import}}", "2: policy.config: Breaks: this policy needs pip install 'luthien-asgi[shell]'"),
     ("{class: " + HERE + ".Breaks, config: {how: other}}", "2: policy.config: Breaks: RuntimeError: out of luck"),
-    ("{class: DenyTools}", "2: policy.class: DenyTools: give names or patterns: without either nothing is ever denied"),
+    ("{class: LimitOutput}", "2: policy.class: LimitOutput: give tokens, tool_calls, blocks or max_tokens: without any of them nothing is limited"),
 ]  # fmt: skip
 
 

@@ -59,6 +59,15 @@ _CLEANING: Final = (
 )
 
 SCENES: Final[Mapping[str, PolicyScene]] = {
+    "AllowModels": PolicyScene(
+        config={"allow": ["local-*"]},
+        look="The request was refused with a 403, and no model was called.",
+        question="Hello there.",
+        answers=[[_said("Nobody hears this.")]],
+        hidden=["Nobody hears this"],
+        shown=["403: The model", "may not be used here"],
+        unasked=["Hello there"],
+    ),
     "DenyTools": PolicyScene(
         config={"patterns": {"bash": r"\brm\s+-\w*[rf]"}, "message": "[The call of {name} was denied.]"},
         look="The call of bash never left; the text before it and the call of list_files did.",
@@ -67,6 +76,42 @@ SCENES: Final[Mapping[str, PolicyScene]] = {
         tools=["list_files", "bash"],
         hidden=["rm -rf"],
         shown=["I will look at the files", "list_files", "[The call of bash was denied.]"],
+    ),
+    "GuardShell": PolicyScene(
+        config={"rules": ["delete", "piped_script", "credentials"]},
+        look="The command was parsed: what a variable and quotes hide is seen, and the harmless call leaves.",
+        question="My disk is full. Please tidy up.",
+        answers=[
+            [
+                _called("bash", 1, command="du -sh ~/Downloads"),
+                _called("bash", 2, command="""X=r'm'; "$X" -r -f ~ && echo done"""),
+            ]
+        ],
+        tools=["bash"],
+        hidden=["-r -f"],
+        shown=["du -sh ~/Downloads", "The command was denied by a policy (delete)."],
+    ),
+    "GuardSql": PolicyScene(
+        config={"dialect": "postgres"},
+        look="The SELECT leaves; the other one is a SELECT too, and deletes in its WITH.",
+        question="How many customers are there?",
+        answers=[
+            [
+                _called("query", 1, sql="SELECT count(*) FROM customers"),
+                _called("query", 2, sql="WITH gone AS (DELETE FROM customers RETURNING id) SELECT count(id) FROM gone"),
+            ]
+        ],
+        tools=["query"],
+        hidden=["DELETE FROM"],
+        shown=["SELECT count(*) FROM customers", "denied"],
+    ),
+    "LimitOutput": PolicyScene(
+        config={"tokens": 10, "message": "[The answer was cut.]"},
+        look="The text ends where the limit is, wherever it came in chunks, and says so.",
+        question="Tell me a story.",
+        answers=[[_said("Once upon a time there was a gateway, and it let everything through that anybody wrote.")]],
+        hidden=["that anybody wrote"],
+        shown=["Once upon a time", "[The answer was cut.]"],
     ),
     "ReplaceText": PolicyScene(
         config={"replacements": [["Project Nightjar", "the project"]]},
