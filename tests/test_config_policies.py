@@ -337,4 +337,4 @@ def test_replacements_are_checked_in_their_depth(tmp_path: Path) -> None:
     assert problems(tmp_path, "policy:\n  class: ReplaceText\n  config:\n    replacements:\n      - [a, b]\n      - [a, 5]") == [
         "7: policy.config.replacements[1][1]: must be a string, not 5: quote it"
     ]
-    assert type(loaded(tmp_path, "policy: {class: ReplaceText, config: {replacements: [[a, b]]}}").policy) is ReplaceText
+    assert isinstance(loaded(tmp_path, "policy: {class: ReplaceText, config: {replacements: [[a, b]]}}").policy, ReplaceText)

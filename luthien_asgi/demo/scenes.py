@@ -58,6 +58,9 @@ _CLEANING: Final = (
     _called("bash", 2, command="rm -rf /"),
 )
 
+_TOKEN: Final = f"ghp_{'0Ab1' * 9}"
+"""What a token looks like; nobody has it."""
+
 SCENES: Final[Mapping[str, PolicyScene]] = {
     "AllowModels": PolicyScene(
         config={"allow": ["local-*"]},
@@ -112,6 +115,15 @@ SCENES: Final[Mapping[str, PolicyScene]] = {
         answers=[[_said("Once upon a time there was a gateway, and it let everything through that anybody wrote.")]],
         hidden=["that anybody wrote"],
         shown=["Once upon a time", "[The answer was cut.]"],
+    ),
+    "Redact": PolicyScene(
+        config={"where": "both", "kinds": ["email", "api_key"]},
+        look="The address never reached the model, and the key that the model wrote never reached a client.",
+        question="Write to ada@example.com that the build is done.",
+        answers=[[_said(f"Done. Here is the token that the build has left: {_TOKEN}.")]],
+        hidden=[_TOKEN],
+        shown=["the build has left: [API_KEY_"],
+        unasked=["ada@example.com"],
     ),
     "ReplaceText": PolicyScene(
         config={"replacements": [["Project Nightjar", "the project"]]},
