@@ -24,7 +24,7 @@ def made(named: Section, path: str, config: Section | None, *, lacking: Lacking,
     cls = _class(named, path, lacking)
     config = config if config is not None else Section(named.document)
     given = config.keys()
-    if cls is None:
+    if cls is None or not (config.value is None or isinstance(config.value, dict)):
         return None
     place = config if config.place else named
     if wrong := plugins.argument_problems(cls, [*given, *(more or {})]):

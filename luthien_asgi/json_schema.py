@@ -7,6 +7,7 @@ evaluated and what nests too deeply is `{}`: anything, and the constructor decid
 from __future__ import annotations
 
 import inspect
+import math
 import types
 import typing
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence, Set
@@ -171,6 +172,8 @@ def _plain(value: Any) -> Any:  # noqa: ANN401 - a default
     """Return a default as JSON has it; `_NOTHING` for one that has no such form."""
     if isinstance(value, Enum):
         return _plain(value.value)
+    if isinstance(value, float) and not math.isfinite(value):
+        return _NOTHING
     if value is None or isinstance(value, str | bool | int | float):
         return value
     if isinstance(value, Mapping):

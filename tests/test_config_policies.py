@@ -235,6 +235,8 @@ CASES: Final = [
     ("[{class: UpperCase}, {class: " + HERE + ".Escalates}]", "2: policy[1].class: Escalates may ask a person, and there is nobody to ask: give approvals=Approvals(...), or an approvals section"),
     ("{class: " + HERE + ".Breaks, config: {how: import}}", "2: policy.config: Breaks: this policy needs pip install 'luthien-asgi[shell]'"),
     ("{class: " + HERE + ".Breaks, config: {how: other}}", "2: policy.config: Breaks: RuntimeError: out of luck"),
+    ("{class: DenyTools, config: [a]}", "2: policy.config: must be a mapping, not a list"),
+    ("{class: os.environ/GONE}", "2: policy.class: the environment variable GONE is not set"),
     ("{class: LimitOutput}", "2: policy.class: LimitOutput: give tokens, tool_calls, blocks or max_tokens: without any of them nothing is limited"),
 ]  # fmt: skip
 
@@ -244,7 +246,7 @@ def test_a_mistake_is_told_with_its_line_and_key(tmp_path: Path, text: str, expe
     """Each message begins with the line, names the key and says what to write; it is the only one."""
     found = problems(tmp_path, f"policy: {text}")
     assert expected in found
-    assert len(found) == len(set(found)) <= 2
+    assert len(found) == (2 if "unknown key" in expected else 1)
 
 
 VALUES: Final = [

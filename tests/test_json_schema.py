@@ -148,7 +148,7 @@ def test_a_default_is_there_as_json(default: Any, expected: Any) -> None:
     assert schema_of(constructed("Any", default))["properties"]["it"] == {"default": expected}
 
 
-@pytest.mark.parametrize("default", [object(), (object(),), {1: 2}, {"a": print}])
+@pytest.mark.parametrize("default", [object(), (object(),), {1: 2}, {"a": print}, float("inf")])
 def test_a_default_that_json_does_not_have_is_left_out(default: Any) -> None:
     """The parameter is optional all the same."""
     schema = schema_of(constructed("Any", default))
