@@ -36,8 +36,9 @@ class Chain:
 class Together:
     """At the same time, each about the same block: Stop over Deny over Escalate over Defer over Resample over Replace over Allow.
 
-    A verdict cancels the judges that cannot overrule it any more. Among equal verdicts the first policy of the list is heard, and
-    not the fastest. Policies that rewrite text as it flows belong into a `Chain`, and only one of those here may replace a block
+    Stop, Deny, Defer and Resample cancel the judges that cannot overrule them any more; whether such a one would have failed does
+    not matter either. Where a person allows what was escalated, the next verdict holds. Among equal verdicts the first policy of
+    the list is heard, and not the fastest. Policies that rewrite text as it flows belong into a `Chain`, and only one of those here may replace a block
     of a kind; anything else is refused when it is loaded.
     """
 

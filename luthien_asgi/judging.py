@@ -11,6 +11,7 @@ import asyncio
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from typing import Final, Protocol
 
 from luthien_asgi.blocks import Block, BlockKind
@@ -45,6 +46,8 @@ class Judgement:
     """Whose verdict it is."""
     otherwise: Judgement | None = None
     """What holds where a person allows what was escalated."""
+    failed: bool = False
+    """The policy did not say it, but failed."""
 
     @property
     def rank(self) -> int:
@@ -101,6 +104,9 @@ class Judge:
         inquiry = _Inquiry(self, contexts)
         found = await inquiry.resolved(await inquiry.ask(self.step.node, block), block)
         judgement = self._enforced(block, found)
+        if isinstance(judgement.action, Allow | Replace):
+            for name in inquiry.passed:
+                self.log.let_through(name)
         done = "fail" if judgement.error is not None else type(judgement.action).__name__.lower()
         for said in inquiry.said:
             self._record(block, said, said.action or done)
@@ -119,7 +125,8 @@ class Judge:
         held = isinstance(self.step.handles.get(block.kind), Hold)
         if isinstance(action, Deny) and not held:
             action = Stop(action.message, action.reason)
-        return replace(judgement, action=action)
+        # What did not go on was not let through.
+        return replace(judgement, action=action, warnings=judgement.warnings if isinstance(action, Allow | Replace) else ())
 
     def note_change(self, plan: PolicyPlan, block: Block) -> None:
         """Record that a policy rewrote a block as it flowed."""
@@ -161,6 +168,8 @@ class _Inquiry:
     judge: Judge
     contexts: Contexts
     said: list[_Said] = field(default_factory=list)
+    passed: list[str] = field(default_factory=list)
+    """Policies that failed and whose errors pass."""
 
     async def ask(self, node: Node, block: Block) -> Judgement:
         if isinstance(node, PolicyPlan):
@@ -198,13 +207,13 @@ class _Inquiry:
         """A judge of a held tool call that fails blocks that call and the conversation goes on; anything else ends the answer."""
         is_call = block.kind is BlockKind.TOOL_CALL
         if plan.passes_errors and not self.judge.shadow:
-            self.judge.log.let_through(plan.name)
+            self.passed.append(plan.name)
             warning = f"[The policy {plan.name} could not check the call of {shown_name(block)}: it was let through.]"
             return Judgement(Allow(), warnings=(warning,) if is_call else (), plan=plan)
         if is_call and isinstance(plan.handles.get(block.kind), Hold) and not isinstance(error, PolicyTimeout):
             message = f"The call of {shown_name(block)} was blocked: the policy {plan.name} could not check it."
-            return Judgement(Deny(message), plan=plan)
-        return Judgement(Stop(""), error, plan=plan)
+            return Judgement(Deny(message), plan=plan, failed=True)
+        return Judgement(Stop(""), error, plan=plan, failed=True)
 
     async def _escalated(self, judgement: Judgement, question: Escalate, block: Block) -> Judgement:
         plan, person = judgement.plan, self.judge.person
@@ -238,7 +247,7 @@ class _Inquiry:
         return replace(last, warnings=warnings)
 
     async def _ask_at_once(self, node: AtOnce, block: Block) -> Judgement:
-        """Ask all; a verdict cancels those that cannot overrule it, so that the outcome is the same however fast each one is."""
+        """Ask all; what is done about the block is the same however fast each one is."""
         tasks = [asyncio.create_task(self.ask(each, block)) for each in node.nodes]  # noqa: TID251 - awaited below, whatever happens
         try:
             heard = await _heard(tasks, [_strongest(each, block.kind) for each in node.nodes])
@@ -248,32 +257,55 @@ class _Inquiry:
             await asyncio.wait(tasks)
         warnings = _warnings(heard)
         below = _ALLOWED
-        for each in sorted(heard, key=lambda judgement: judgement.rank):
+        for each in sorted(chain.from_iterable(map(_unrolled, heard)), key=lambda judgement: judgement.rank):
             below = replace(each, warnings=warnings, otherwise=below)
         return below
 
 
 async def _heard(tasks: Sequence[asyncio.Task[Judgement]], strongest: Sequence[int]) -> list[Judgement]:
-    """Return what matters of what was said, the first of the list last among equals."""
+    """Return what matters of what was said, the first of the list last among equals.
+
+    Whoever can say nothing that overrules what is said already is not waited for; neither counts that such a one failed, since it
+    might as well have been cancelled before.
+    """
     pending = set(tasks)
-    while pending:
+    while True:
         await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
-        said = {place: task.result().rank for place, task in enumerate(tasks) if task.done() and not task.cancelled()}
-        best = max(said, key=lambda place: (said[place], -place))
-        pending = {
-            task for place, task in enumerate(tasks) if not task.done() and (strongest[place], -place) > (said[best], -best)
-        }
-    done = [task.result() for task in tasks if task.done() and not task.cancelled()]
-    return done[::-1]
+        said = {place: task.result() for place, task in enumerate(tasks) if task.done()}
+        overruled = _overruled(said, strongest)
+        pending = {task for place, task in enumerate(tasks) if not task.done() and place not in overruled}
+        if not pending:
+            return [each for place, each in reversed(said.items()) if not (each.failed and place in overruled)]
+
+
+def _overruled(said: Mapping[int, Judgement], strongest: Sequence[int]) -> set[int]:
+    """Return the places of the list whose verdict does not matter any more.
+
+    With Allow and Replace others may have something to add, and where a person allows what was escalated the others are heard.
+    """
+    final = [(each.rank, -place) for place, each in said.items() if not each.failed and _is_final(each.action)]
+    best = max(final, default=(-1, 0))
+    return {place for place, rank in enumerate(strongest) if (rank, -place) < best}
+
+
+def _is_final(verdict: Verdict) -> bool:
+    return isinstance(verdict, Resample | Defer | Deny | Stop)
+
+
+def _unrolled(judgement: Judgement) -> list[Judgement]:
+    """Return a judgement and what holds instead of it where a person allows it, the strongest last."""
+    below = _unrolled(judgement.otherwise) if judgement.otherwise is not None else []
+    return [*below, judgement]
 
 
 def _strongest(node: Node, kind: BlockKind) -> int:
     """Return the rank of the strongest verdict that can be expected of a node about a kind of block."""
-    if not isinstance(node, PolicyPlan):
-        return max((_strongest(each, kind) for each in node.nodes), default=0)
-    if node.on_block_complete is None or kind not in node.handles:
-        return 0
-    return max(rank_of(verdict) for verdict in node.verdicts)
+    if isinstance(node, PolicyPlan):
+        asked = node.on_block_complete is not None and kind in node.handles
+        return max(map(rank_of, node.verdicts)) if asked else 0
+    strongest = max((_strongest(each, kind) for each in node.nodes), default=0)
+    # Those in turn have a person asked at once, who may deny.
+    return max(strongest, rank_of(Deny)) if isinstance(node, InTurn) and strongest >= rank_of(Escalate) else strongest
 
 
 def _warnings(heard: Sequence[Judgement]) -> tuple[str, ...]:
