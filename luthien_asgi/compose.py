@@ -38,8 +38,8 @@ class Together:
 
     Stop, Deny, Defer and Resample cancel the judges that cannot overrule them any more; whether such a one would have failed does
     not matter either. Where a person allows what was escalated, the next verdict holds. Among equal verdicts the first policy of
-    the list is heard, and not the fastest. Policies that rewrite text as it flows belong into a `Chain`, and only one of those here may replace a block
-    of a kind; anything else is refused when it is loaded.
+    the list is heard, and not the fastest. Policies that rewrite text as it flows belong into a `Chain`, and only one of those
+    here may replace a block of a kind; anything else is refused when it is loaded.
     """
 
     policies: Sequence[Composable]

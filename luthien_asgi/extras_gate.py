@@ -31,19 +31,21 @@ _THINKING: Final = frozenset({BlockKind.THINKING, BlockKind.REDACTED_THINKING})
 
 def gated_error(pipeline: Pipeline, error: ApiError) -> ApiError:
     """Take from a provider's error what could say what a policy in charge did not let be said: Groq quotes the refused call."""
-    if error.raw is not None and any(not isinstance(handling, Observe) for handling in pipeline.handles.values()):
+    in_charge = pipeline.redraws or any(not isinstance(handling, Observe) for handling in pipeline.handles.values())
+    if error.raw is not None and in_charge:
         error.raw = {name: value for name, value in error.raw.items() if name in _ERROR_FIELDS or is_harmless(name, value)}
     return error
 
 
 class ExtrasGate:
-    """Stands between the backend and one answer. It lets everything pass for a policy that only observes."""
+    """Stands between the backend and one answer. It lets everything pass for a policy that only observes, and drops no answer."""
 
     def __init__(self, pipeline: Pipeline, log: Transaction) -> None:
         self._log = log
         self._noted: set[str] = set()
         in_charge = {kind for kind, handling in pipeline.handles.items() if not isinstance(handling, Observe)}
-        self.open = not in_charge
+        # What may be dropped as a whole does not leave by the side either.
+        self.open = not (in_charge or pipeline.redraws)
         """Whether everything passes: `passed` need not be called."""
         self._thinking = bool(in_charge & _THINKING)
         self._mute = BlockKind.TEXT in in_charge and not isinstance(pipeline.handles.get(BlockKind.OTHER), Hold)

@@ -19,6 +19,7 @@ from luthien_asgi.lanes import THINKING
 from luthien_asgi.plans import PolicyPlan
 from luthien_asgi.settings import StreamSettings
 from luthien_asgi.verdicts import Defer, Resample
+from luthien_asgi.wire.anthropic_message import is_unknown
 from luthien_asgi.wire.usage import anthropic_usage
 from luthien_asgi.writer import Sink, is_of_a_policy
 
@@ -69,13 +70,15 @@ class SampleSink:
         self._held: list[tuple[Chunk, Part]] = []
         self._bytes = 0
         self._own: Mapping[str, Any] = _NOTHING
-        self._left = False
-        """Whether content has left, so that only calls may follow."""
+        self._left: set[int] = set()
+        """The choices of which content has left, so that only calls may follow."""
 
     async def put(self, chunk: Chunk, part: Part) -> None:
         """Send a chunk on, keep it, or leave it out. Raises `QueueFullError` for an answer too large to be held."""
         if part.kind is None and finish_reason_of(chunk) is None and usage_of(chunk) is None:
-            if not self._samples.dropped:
+            if self._holds and part.event is not None and is_unknown(part.event):
+                self._hold(chunk, part)
+            elif not self._samples.dropped:
                 await self._sink.put(chunk, part)
             return
         if usage_of(chunk) is not None:
@@ -83,10 +86,10 @@ class SampleSink:
         if self._holds:
             self._hold(chunk, part)
             return
-        if self._samples.dropped and self._left and _is_rest_of(part):
+        if self._samples.dropped and part.choice in self._left and _is_rest_of(part):
             return
         if part.kind is not None and not self._samples.dropped:
-            self._left = True
+            self._left.add(part.choice)
             self._samples.thinking_left |= part.kind in THINKING
         await self._sink.put(chunk, part)
 

@@ -18,6 +18,7 @@ from luthien_asgi import (
     Deny,
     Hold,
     LuthienMiddleware,
+    Observe,
     Policy,
     Resample,
     StreamContext,
@@ -28,6 +29,7 @@ from luthien_asgi.policies import ReplaceText, UpperCase
 from luthien_asgi.request import WireName
 from luthien_asgi.samples import added
 from luthien_asgi.testing import ScriptedBackend, Thinking, ToolCall, chunks, run_policy
+from luthien_asgi.testing.chunk_builders import IDENTITY, build_chunk, finish, role, text_chunk, tool_chunks, usage
 
 CLIENTS: Sequence[WireName] = ("openai", "anthropic", "responses")
 BAD = ToolCall("c1", "bash", {"command": "rm -rf /canary"})
@@ -278,3 +280,58 @@ def test_usages_add_up_at_any_depth() -> None:
 
 async def _nothing(scope: Any, receive: Any, send: Any) -> None:
     raise LookupError(scope["type"])
+
+
+class Watches(Policy):
+    """Sees text as it is, and has an answer with a bad word drawn again."""
+
+    handles: ClassVar = {BlockKind.TEXT: Observe()}
+    verdicts = (Resample,)
+
+    def on_block_complete(self, block: Block, ctx: StreamContext) -> Verdict | None:
+        return Resample() if "bad" in block.text else None
+
+
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize("level", ["chunk", "choice", "delta"])
+async def test_nothing_of_a_dropped_answer_leaves_by_the_side(level: str, *, stream: bool) -> None:
+    """A provider's own fields beside the role come before anything is judged: they are left out."""
+    opening = role()
+    beside = build_chunk(
+        {
+            **IDENTITY,
+            "choices": opening.model_dump()["choices"],
+            "provider_specific_fields": {"openai": {level: {"note": "canary"}}},
+        }
+    )
+    dropped = [beside, text_chunk("bad"), finish(), usage()]
+    run = await run_policy(Watches(), [dropped, chunks("fine")], stream=stream)
+    assert run.text == "fine"
+    assert b"canary" not in b"".join(run.frames)
+
+
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize("policy", [Watches(), Again()], ids=["observes", "holds"])
+async def test_an_unknown_event_is_part_of_the_answer_that_it_came_with(policy: Policy, *, stream: bool) -> None:
+    """Events of the future wait with the answer: those of a dropped one never leave, those of the client's own do."""
+    surprises = [
+        build_chunk({**IDENTITY, "choices": [], "provider_specific_fields": {"anthropic": {"type": "surprise", "data": data}}})
+        for data in ("canary", "for you")
+    ]
+    answers = [[surprises[0], *chunks("bad", BAD)], [*chunks("fine")[:-2], surprises[1], *chunks("fine")[-2:]]]
+    run = await run_policy(policy, ScriptedBackend(answers, wire="anthropic"), client="anthropic", stream=stream)
+    got = b"".join(run.frames)
+    assert run.text == "fine"
+    assert b"canary" not in got
+    assert (b"for you" in got) is stream
+
+
+@pytest.mark.parametrize("stream", [True, False])
+async def test_rest_is_told_for_each_choice_apart(*, stream: bool) -> None:
+    """A choice of which no text has left gets the new answer's, whatever has left of another."""
+    ends = [finish(), finish(choice=1), usage()]
+    begins = [role(), role(choice=1)]
+    first = [*begins, text_chunk("old zero"), *tool_chunks("c1", "bash", "{}", choice=1), *ends]
+    second = [*begins, text_chunk("new zero"), text_chunk("new one", choice=1), *ends]
+    run = await run_policy(Again(rest=True), [first, second], stream=stream, request={"n": 2})
+    assert [choice["message"]["content"] for choice in run.body["choices"]] == ["old zero", "new one"]
