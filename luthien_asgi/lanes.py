@@ -9,6 +9,7 @@ from typing import Final
 from luthien_asgi.assembler import OpenBlock
 from luthien_asgi.blocks import Block, BlockKind
 from luthien_asgi.chunks import Chunk
+from luthien_asgi.held import Fragments, HeldChunks
 from luthien_asgi.judging import Contexts, Judgement
 from luthien_asgi.plans import PolicyPlan
 from luthien_asgi.policy import Handling, Hold
@@ -29,7 +30,7 @@ class Lane:
     contexts: Contexts = field(default_factory=dict)
     watchers: tuple[PolicyPlan, ...] = ()
     """Policies that see its chunks and do not change them."""
-    chunks: list[Chunk] = field(default_factory=list)
+    chunks: HeldChunks = field(default_factory=HeldChunks)
     """What is held or waits."""
     opening: Chunk | None = None
     """The provider's opening of a block that is transformed: it leaves with the first content, so that no empty block does."""
@@ -45,6 +46,11 @@ class Lane:
     """Whether the transforming policy's hook returned at once when it was called last."""
     unchecked: set[int] = field(default_factory=set)
     """Policies (the `id` of their plans) that failed at it and whose errors pass: its chunks go on without them."""
+
+    def __post_init__(self) -> None:
+        if (self.held or self.waits) and not isinstance(self.block.fragments, Fragments):
+            self.block.fragments = Fragments(self.block.fragments)
+            self.chunks.share(self.block.fragments)
 
     @property
     def held(self) -> bool:

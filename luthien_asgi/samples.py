@@ -13,8 +13,9 @@ from typing import Any, Final, TypeGuard
 
 from luthien_asgi.blocks import BlockKind
 from luthien_asgi.chunk_edits import with_usage
-from luthien_asgi.chunks import Chunk, Part, content_size, finish_reason_of, openai_fields, provider_fields, usage_of
+from luthien_asgi.chunks import Chunk, Part, finish_reason_of, openai_fields, provider_fields, read_part, usage_of
 from luthien_asgi.errors import QueueFullError
+from luthien_asgi.held import HeldChunks
 from luthien_asgi.lanes import THINKING
 from luthien_asgi.plans import PolicyPlan
 from luthien_asgi.settings import StreamSettings
@@ -67,8 +68,7 @@ class SampleSink:
         self._samples = samples
         self._holds = holds
         self._max_bytes = settings.queue_bytes
-        self._held: list[tuple[Chunk, Part]] = []
-        self._bytes = 0
+        self._held = HeldChunks()
         self._own: Mapping[str, Any] = _NOTHING
         self._left: set[int] = set()
         """The choices of which content has left, so that only calls may follow."""
@@ -103,20 +103,19 @@ class SampleSink:
 
     async def release(self) -> None:
         """Send on what was held: the answer is the client's."""
-        held, self._held = self._held, []
-        for chunk, part in held:
-            await self._sink.put(chunk, part)
+        held, self._held = self._held, HeldChunks()
+        for chunk in held:
+            await self._sink.put(chunk, read_part(chunk))
 
     def drop(self) -> None:
         """Forget what was held."""
-        self._held, self._bytes = [], 0
+        self._held = HeldChunks()
         self._samples.own_spent = added(self._samples.own_spent, self._own)
         self._own = _NOTHING
 
     def _hold(self, chunk: Chunk, part: Part) -> None:
-        self._held.append((chunk, part))
-        self._bytes += content_size(part, chunk)
-        if self._bytes > self._max_bytes:
+        self._held.append(chunk, part)
+        if self._held.size > self._max_bytes:
             msg = "The answer holds more content for a policy's verdict than the limit allows."
             raise QueueFullError(msg)
 

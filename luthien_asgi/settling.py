@@ -7,8 +7,9 @@ the answer and in the backend's order: a message instead of a denied call leaves
 from __future__ import annotations
 
 from luthien_asgi.blocks import Block, BlockKind
-from luthien_asgi.chunks import Chunk, Part, content_size, read_part
+from luthien_asgi.chunks import Chunk, Part, read_part
 from luthien_asgi.errors import PolicyError, QueueFullError
+from luthien_asgi.held import HeldChunks
 from luthien_asgi.judging import Judgement
 from luthien_asgi.lanes import THINKING, Choice, Lane
 from luthien_asgi.outlet import Outlet
@@ -46,8 +47,7 @@ class Settlement:
 
     def hold(self, lane: Lane, chunk: Chunk, part: Part) -> None:
         """Keep a chunk until its block is settled. Raises `QueueFullError` beyond `queue_bytes`."""
-        lane.chunks.append(chunk)
-        self._held_bytes += content_size(part, chunk)
+        self._held_bytes += lane.chunks.append(chunk, part)
         if self._held_bytes > self._settings.queue_bytes:
             msg = "The answer holds more content for a policy's verdict than the limit allows."
             raise QueueFullError(msg)
@@ -114,17 +114,19 @@ class Settlement:
     # --- blocks -------------------------------------------------------------------------------------------------------
 
     async def _release(self, lane: Lane) -> None:
-        chunks, lane.chunks = lane.chunks, []
-        for chunk in chunks:
-            part = read_part(chunk)
-            self._held_bytes -= content_size(part, chunk)
-            if not lane.dropped:
-                await self._outlet.send(lane.block, chunk, part)
+        chunks = self._taken(lane)
+        for chunk in chunks if not lane.dropped else ():
+            await self._outlet.send(lane.block, chunk, read_part(chunk))
 
     def _discard(self, lane: Lane) -> None:
-        self._held_bytes -= sum(content_size(read_part(chunk), chunk) for chunk in lane.chunks)
-        lane.chunks = []
+        self._taken(lane)
         lane.dropped = True
+
+    def _taken(self, lane: Lane) -> HeldChunks:
+        """Take from a lane what it holds."""
+        chunks, lane.chunks = lane.chunks, HeldChunks()
+        self._held_bytes -= chunks.size
+        return chunks
 
     async def _stop(self, choice: int, verdict: Stop) -> None:
         """End the answer: nothing that waits leaves any more."""
@@ -170,4 +172,4 @@ class Settlement:
         choice.messages += [block for block in action.blocks if block.kind is not BlockKind.TOOL_CALL]
         for call in calls:
             chunks = self._make.whole(call, choice.index)
-            surviving.append(Lane(lane.block, None, waits=True, chunks=chunks))
+            surviving.append(Lane(lane.block, None, waits=True, chunks=HeldChunks(chunks)))
