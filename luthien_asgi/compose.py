@@ -7,13 +7,13 @@ Strategy: these are values that say what is wanted; `luthien_asgi.pipeline` make
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from luthien_asgi.policy import Policy
 
-__all__ = ["Chain", "Composable", "Governed", "Mode", "OnError", "Together"]
+__all__ = ["Chain", "Composable", "Governed", "Mode", "OnError", "Together", "policies_of"]
 
 Mode = Literal["enforce", "shadow", "off"]
 """`shadow`: the policy sees everything and its verdicts are recorded, nothing is done about them, and no chunk waits for it."""
@@ -82,6 +82,17 @@ class Governed:
 
 
 Composable = Policy | Chain | Together | Governed
+
+
+def policies_of(policy: Composable | None) -> Iterator[Policy]:
+    """Yield the policies that a composition is made of, in the order in which they are written."""
+    if isinstance(policy, Governed):
+        yield from policies_of(policy.policy)
+    elif isinstance(policy, Chain | Together):
+        for each in policy.policies:
+            yield from policies_of(each)
+    elif policy is not None:
+        yield policy
 
 
 def _check(composition: object, policies: object) -> None:

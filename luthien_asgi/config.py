@@ -11,7 +11,7 @@ variable anywhere; the values of those variables are in no message.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -20,7 +20,7 @@ from typing import Any, Final, cast
 from luthien_asgi.approvals import Approvals
 from luthien_asgi.backend import LiteLLMBackend
 from luthien_asgi.backend.models import Deployment, read_deployment
-from luthien_asgi.compose import Composable
+from luthien_asgi.compose import Composable, policies_of
 from luthien_asgi.config_approvals import read_approvals
 from luthien_asgi.config_classes import made
 from luthien_asgi.config_keys import read_keys
@@ -37,7 +37,7 @@ __all__ = ["Config", "load"]
 
 _SECTIONS: Final = ("model_list", "policy", "auth", "approvals", "record", "settings", "limits", "paths", "server")
 _LITELLM_SECTIONS: Final = ("litellm_settings", "router_settings", "general_settings", "environment_variables")
-_RECORD_KEYS: Final = ("sink", "config", "content")
+_RECORD_KEYS: Final = ("sink", "config", "content", "mask")
 _CONTENTS: Final = ("full", "final", "hash")
 _DEFAULT_SINK: Final = "luthien_asgi.jsonl.JsonlRecorder"
 _ALIASES: Final = MappingProxyType(
@@ -122,7 +122,7 @@ def _config(top: Section) -> Config | None:
         file=top.document.file,
         model_list=models,
         policy=policies.policy,
-        recorder=_recorder(given["record"]),
+        recorder=_recorder(given["record"], policies.policy),
         auth=auth,
         approvals=approvals,
         settings=given["settings"].dataclass(StreamSettings),
@@ -158,12 +158,14 @@ def _lacking(cls: type[Any]) -> str:
     return f"is not a recorder: it has no {', '.join(missing)}" if missing else ""
 
 
-def _recorder(section: Section) -> TransactionRecorder:
+def _recorder(section: Section, policy: Composable | None) -> TransactionRecorder:
     if section.value is None:
         return NullRecorder()
     keys = section.keys(_RECORD_KEYS)
     content = keys["content"].choice(_CONTENTS) if "content" in keys else None
-    more = {"content": content} if content is not None else {}
+    more: dict[str, Any] = {"content": content} if content is not None else {}
+    if "mask" in keys and (mask := _mask(keys["mask"], policy)) is not None:
+        more["mask"] = mask
     sink = keys.get("sink") or Section(section.document, section.place, _DEFAULT_SINK)
     path = sink.text() if keys else None
     if path is None:
@@ -174,6 +176,23 @@ def _recorder(section: Section) -> TransactionRecorder:
     if callable(why_not := getattr(recorder, "why_not", None)) and (reason := why_not()):
         section.problem(str(reason), at="config")
     return cast("TransactionRecorder", recorder)
+
+
+def _mask(section: Section, policy: Composable | None) -> Callable[[str], str] | None:
+    """Return what masks texts as the policies do that can; None where nothing is to be masked, or nobody can."""
+    if not section.flag():
+        return None
+    masks: list[Callable[[str], str]] = [mask for each in policies_of(policy) if callable(mask := getattr(each, "mask", None))]
+    if not masks:
+        section.problem("no policy of this file masks anything (Redact does)")
+        return None
+
+    def masked(text: str) -> str:
+        for mask in masks:
+            text = mask(text)
+        return text
+
+    return masked
 
 
 def _auth(section: Section) -> Mapping[str, str] | None:

@@ -82,6 +82,12 @@ class Section:
         self.problem(f"{self.shown()}, expected one of {', '.join(options)}")
         return None
 
+    def flag(self) -> bool:
+        """Return a truth value; False where there was a problem."""
+        if not isinstance(self.value, bool):
+            self.problem(f"must be true or false, not {self.shown()}")
+        return self.value is True
+
     def number(self, *, whole: bool) -> float | None:
         """Return a number; one that came from the environment may be written as text."""
         value = self._number_from_environment(whole=whole)

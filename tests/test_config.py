@@ -19,7 +19,7 @@ from luthien_asgi.jsonl import JsonlRecorder
 from luthien_asgi.middleware import Paths
 from luthien_asgi.policies import DenyTools, ReplaceText
 from luthien_asgi.policy import Policy
-from luthien_asgi.recorder import MemoryRecorder, NullRecorder
+from luthien_asgi.recorder import Begin, MemoryRecorder, NullRecorder
 from luthien_asgi.settings import Limits, StreamSettings
 
 MODELS: Final = "model_list: [{model_name: fast, litellm_params: {model: openai/gpt-4o-mini}}]\n"
@@ -212,6 +212,8 @@ CASES: Final = [
     (MODELS + "auth: {keys: {a: same, b: same}}", "2: auth.keys.b: the same key is there twice"),
     (MODELS + "record: {sink: pathlib.Path}", "2: record.sink: pathlib.Path is not a recorder: it has no start, begin, end, aclose"),
     (MODELS + "record: {sink: luthien_asgi.recorder.MemoryRecorder, content: all}", "2: record.content: 'all', expected one of full, final, hash"),
+    (MODELS + "record: {config: {path: x}, mask: 1}", "2: record.mask: must be true or false, not 1"),
+    (MODELS + "record: {config: {path: x}, mask: true}", "2: record.mask: no policy of this file masks anything (Redact does)"),
     (MODELS + "record: {sink: luthien_asgi.recorder.MemoryRecorder, content: hash}", "2: record.sink: MemoryRecorder takes no 'content'"),
     (MODELS + "settings: {stall_timout: 3}", "2: settings.stall_timout: unknown key; did you mean 'stall_timeout'?"),
     (MODELS + "settings: {openai_ping: dot}", "2: settings.openai_ping: openai_ping must be comment, chunk or off, not 'dot'"),
@@ -370,3 +372,26 @@ def test_a_record_that_could_not_be_opened_is_a_problem_with_its_line(tmp_path: 
     )
     with pytest.raises(ConfigError, match=r"luthien\.yaml:4: record\.config: path: the folder .* is not there"):
         load(config)
+
+
+async def test_a_record_is_masked_as_the_policies_of_the_file_do_it(tmp_path: Path) -> None:
+    """Wherever in a composition they are; the file of the record has no byte of the value."""
+    record = tmp_path / "transactions.jsonl"
+    policy = "policy: [{class: UpperCase}, {together: [{class: Redact, config: {key: 'a key of one kind'}}]}]"
+    config = loaded(tmp_path, f"{MODELS}{policy}\nrecord: {{config: {{path: {record}}}, mask: true}}")
+    recorder = config.recorder
+    begin = Begin(
+        id="t",
+        at=0,
+        wire="openai",
+        path="/",
+        model="m",
+        stream=False,
+        client="",
+        request={"messages": [{"role": "user", "content": "write to alice@example.com"}]},
+    )
+    await recorder.start()
+    await recorder.begin(begin)
+    await recorder.aclose()
+    assert "alice" not in record.read_text()
+    assert "write to [EMAIL_" in record.read_text()
