@@ -15,10 +15,20 @@ from luthien_asgi.blocks import BlockKind
 from luthien_asgi.chunks import Chunk, plain_text, provider_fields, read_part, side_data
 from luthien_asgi.extras import harmless_extras
 
-__all__ = ["annotations_apart", "copied", "with_extras", "with_text", "with_usage", "without_logprobs", "without_side_data"]
+__all__ = [
+    "annotations_apart",
+    "copied",
+    "detached",
+    "with_extras",
+    "with_text",
+    "with_usage",
+    "without_logprobs",
+    "without_side_data",
+]
 
 _Model = TypeVar("_Model")
 _put: Final = object.__setattr__
+_DEPTH: Final = 64
 _WRITABLE: Final = frozenset({BlockKind.TEXT, BlockKind.REFUSAL, BlockKind.TOOL_CALL})
 
 
@@ -120,6 +130,27 @@ def copied(chunk: Chunk) -> Chunk:
     changed = _copy(chunk)
     _set(changed, "choices", choices)
     return changed
+
+
+def detached(chunk: Chunk) -> Chunk:
+    """Return a copy of a chunk that shares nothing with the original that could be edited in place."""
+    return copied(chunk) if plain_text(chunk) is not None else _own(chunk, _DEPTH)
+
+
+def _own(value: Any, depth: int) -> Any:  # noqa: ANN401 - what a chunk has in its fields
+    """Return a value of its own, down to a depth that no provider's events have."""
+    if value is None or type(value) is str or not depth:
+        return value
+    if isinstance(value, dict):
+        return {name: _own(inner, depth - 1) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [_own(inner, depth - 1) for inner in value]
+    if not hasattr(value, "__pydantic_extra__"):
+        return value
+    new = _copy(value)
+    for fields in (new.__dict__, new.__pydantic_extra__ or {}):
+        fields.update({name: _own(inner, depth - 1) for name, inner in fields.items()})
+    return new
 
 
 def _copy(model: _Model) -> _Model:

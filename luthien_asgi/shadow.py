@@ -15,7 +15,7 @@ from dataclasses import replace
 from typing import Any, Final
 
 from luthien_asgi.answer import Answer
-from luthien_asgi.chunk_edits import copied
+from luthien_asgi.chunk_edits import detached
 from luthien_asgi.chunks import Chunk, Part, content_size, read_part
 from luthien_asgi.errors import ApiError, QueueFullError
 from luthien_asgi.pipeline import Step
@@ -89,7 +89,7 @@ class Shadow:
         """Let the shadow see a chunk; it gets a copy, at its own pace."""
         if self._behind or self._queue.ended:
             return
-        if not self._queue.offer(copied(chunk), content_size(read_part(chunk), chunk)):
+        if not self._queue.offer(detached(chunk), content_size(read_part(chunk), chunk)):
             self._behind = True
             self._terms.log.note(f"the policy {self._step.name}, in shadow, fell behind and saw no more of the answer")
             self._queue.end(Failed(QueueFullError("It fell behind.")))

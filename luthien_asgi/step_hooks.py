@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from luthien_asgi.blocks import BlockKind
-from luthien_asgi.chunk_edits import copied
+from luthien_asgi.chunk_edits import detached
 from luthien_asgi.chunks import Chunk, read_part
 from luthien_asgi.context import StreamContext
 from luthien_asgi.errors import ApiError, PolicyError
@@ -57,7 +57,7 @@ class StepHooks:
             return
         try:
             # An observer gets a copy: what it may not change, it cannot change by editing in place.
-            await self.call(plan, plan.on_chunk_added, copied(chunk), lane.contexts[id(plan)])
+            await self.call(plan, plan.on_chunk_added, detached(chunk), lane.contexts[id(plan)])
         except PolicyError as error:
             self.require_tolerance(plan, plan.on_chunk_added, lane, error)
 

@@ -18,6 +18,7 @@ from luthien_asgi import (
     Hold,
     LuthienMiddleware,
     MemoryRecorder,
+    Observe,
     Policy,
     Stop,
     StreamContext,
@@ -335,3 +336,18 @@ def _body(*, stream: bool) -> dict[str, Any]:
 
 async def _nothing(scope: Any, receive: Any, send: Any) -> None:
     raise LookupError(scope["type"])
+
+
+@pytest.mark.parametrize("mode", ["enforce", "shadow"])
+async def test_who_only_watches_changes_nothing_by_editing_in_place(mode: Any) -> None:
+    """Also deep inside of a chunk, where a call's arguments are."""
+
+    class Edits(Policy):
+        handles: ClassVar = {BlockKind.TOOL_CALL: Observe()}
+
+        def on_chunk_added(self, chunk: Any, ctx: Any) -> None:
+            for call in chunk.choices[0].delta.tool_calls:
+                call.function.arguments = "edited"
+
+    run = await run_policy(Governed(Edits(), mode=mode), chunks(ToolCall("c1", "ls", {"path": "/"})))
+    assert [call.arguments for call in run.tool_calls] == [{"path": "/"}]
