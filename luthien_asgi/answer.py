@@ -311,7 +311,8 @@ class Answer:
             await self._close_out(lane, block, closing)
         judged = lane.handling is not None and self._step.judges(block.kind)
         if judged and lane.held and block.kind is BlockKind.TOOL_CALL:
-            lane.judge = self._terms.judges.create_task(self._judge.judge(block, lane.contexts))
+            work = self._judge.judge(block, lane.contexts, read=self._settlement.read)
+            lane.judge = self._terms.judges.create_task(work)
         elif judged:
             await self._settlement.settle(lane, await self._judge.judge(block, lane.contexts))
         if not lane.block.bounded and block.kind is not BlockKind.TOOL_CALL and not self.stopped:

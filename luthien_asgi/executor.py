@@ -85,6 +85,7 @@ class PolicyExecutor:
             with obs.span("luthien.policy.answer", {"luthien.policy": self.pipeline.name}):
                 terminal = await run.to_the_end()
         finally:
+            run.sum_usage()
             # Whatever ended this task, who reads the queue is told: it would wait for ever.
             policy_out.end(Failed(gated_error(self.pipeline, terminal.error)) if isinstance(terminal, Failed) else terminal)
             await run.opening.aclose()
@@ -207,8 +208,12 @@ class _Run:
             return Failed(BackendTimeout(msg))
         except Exception as error:
             return Failed(as_failure(error))
-        self._log.usage = added(self._samples.spent, self._log.usage or {}) if self._samples.dropped else self._log.usage
         return End()
+
+    def sum_usage(self) -> None:
+        """Note what all answers used, those that were dropped too, whether there is one for the client or not."""
+        if self._samples.dropped:
+            self._log.usage = added(self._samples.spent, self._log.usage or {})
 
     async def _read(self, stream: BackendStream, answer: AnswerSteps, gate: ExtrasGate) -> None:
         pass_plain = answer.pass_plain

@@ -99,10 +99,16 @@ class Judge:
     shadow: bool = False
     """Nothing is done about what is said: it is recorded, and the block goes on."""
 
-    async def judge(self, block: Block, contexts: Contexts) -> Judgement:
-        """Return what is done about a block. Never raises but for cancellation: an error is part of the judgement."""
+    async def judge(self, block: Block, contexts: Contexts, *, read: asyncio.Event | None = None) -> Judgement:
+        """Return what is done about a block. Never raises but for cancellation: an error is part of the judgement.
+
+        `read` is set when the answer was read to its end, of a block that is judged meanwhile: whether another one may be asked
+        for depends on what has left by then, and not on what had left when the judge spoke.
+        """
         inquiry = _Inquiry(self, contexts)
         found = await inquiry.resolved(await inquiry.ask(self.step.node, block), block)
+        if read is not None and isinstance(found.action, Resample | Defer) and not self.shadow:
+            await self._until(read, block, inquiry)
         judgement = self._enforced(block, found)
         if isinstance(judgement.action, Allow | Replace):
             for name in inquiry.passed:
@@ -111,6 +117,14 @@ class Judge:
         for said in inquiry.said:
             self._record(block, said, said.action or done)
         return judgement
+
+    async def _until(self, read: asyncio.Event, block: Block, inquiry: _Inquiry) -> None:
+        try:
+            await read.wait()
+        except asyncio.CancelledError:
+            for said in inquiry.said:
+                self._record(block, said, "fail")
+            raise
 
     def _enforced(self, block: Block, judgement: Judgement) -> Judgement:
         """Return what is done about a verdict: one that cannot be carried out becomes the next stricter one that can."""

@@ -6,6 +6,8 @@ the answer and in the backend's order: a message instead of a denied call leaves
 
 from __future__ import annotations
 
+import asyncio
+
 from luthien_asgi.blocks import Block, BlockKind
 from luthien_asgi.chunks import Chunk, Part, read_part
 from luthien_asgi.errors import PolicyError, QueueFullError
@@ -44,6 +46,8 @@ class Settlement:
         self._held_bytes = 0
         self.stopped = False
         """Whether the policy ended the answer."""
+        self.read = asyncio.Event()
+        """Is set when the answer was read to its end."""
 
     def hold(self, lane: Lane, chunk: Chunk, part: Part) -> None:
         """Keep a chunk until its block is settled. Raises `QueueFullError` beyond `queue_bytes`."""
@@ -74,6 +78,7 @@ class Settlement:
 
     async def settle_calls(self) -> None:
         """Collect the verdicts on the tool calls that wait, in the backend's order. Raises a judgement's error."""
+        self.read.set()
         for choice in self._outlet.choices.values():
             surviving: list[Lane] = []
             for lane in choice.waiting:

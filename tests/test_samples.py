@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import pytest
 
@@ -29,10 +29,21 @@ from luthien_asgi.policies import ReplaceText, UpperCase
 from luthien_asgi.request import WireName
 from luthien_asgi.samples import added
 from luthien_asgi.testing import ScriptedBackend, Thinking, ToolCall, chunks, run_policy
-from luthien_asgi.testing.chunk_builders import IDENTITY, build_chunk, finish, role, text_chunk, tool_chunks, usage
+from luthien_asgi.testing.backend import Step
+from luthien_asgi.testing.chunk_builders import (
+    IDENTITY,
+    build_chunk,
+    finish,
+    role,
+    text_chunk,
+    thinking_chunks,
+    tool_chunks,
+    usage,
+)
 
 CLIENTS: Sequence[WireName] = ("openai", "anthropic", "responses")
 BAD = ToolCall("c1", "bash", {"command": "rm -rf /canary"})
+CALL = {"kind": "tool_call", "index": 0}
 GOOD = ToolCall("c2", "ls", {"path": "/"})
 
 
@@ -228,6 +239,7 @@ async def test_a_second_answer_that_fails_is_an_error(*, stream: bool) -> None:
     assert b"canary" not in b"".join(run.frames)
     assert run.record is not None
     assert run.record.ending == "failed"
+    assert run.record.usage == {"prompt_tokens": 11, "completion_tokens": 7, "total_tokens": 18}
 
 
 async def test_an_answer_that_is_held_is_bounded() -> None:
@@ -296,11 +308,10 @@ class Watches(Policy):
 @pytest.mark.parametrize("level", ["chunk", "choice", "delta"])
 async def test_nothing_of_a_dropped_answer_leaves_by_the_side(level: str, *, stream: bool) -> None:
     """A provider's own fields beside the role come before anything is judged: they are left out."""
-    opening = role()
     beside = build_chunk(
         {
             **IDENTITY,
-            "choices": opening.model_dump()["choices"],
+            "choices": [{"index": 0, "delta": {"role": "assistant"}, "finish_reason": None}],
             "provider_specific_fields": {"openai": {level: {"note": "canary"}}},
         }
     )
@@ -335,3 +346,46 @@ async def test_rest_is_told_for_each_choice_apart(*, stream: bool) -> None:
     second = [*begins, text_chunk("new zero"), text_chunk("new one", choice=1), *ends]
     run = await run_policy(Again(rest=True), [first, second], stream=stream, request={"n": 2})
     assert [choice["message"]["content"] for choice in run.body["choices"]] == ["old zero", "new one"]
+
+
+@pytest.mark.parametrize("fast", [True, False])
+@pytest.mark.parametrize("stream", [True, False])
+async def test_whether_there_may_be_another_answer_does_not_depend_on_the_judge(*, fast: bool, stream: bool) -> None:
+    """Thinking that follows a call leaves in both cases, whether the judge of the call has spoken before or after."""
+    asked, read = asyncio.Event(), asyncio.Event()
+
+    class Slow(Policy):
+        handles: ClassVar = {BlockKind.TOOL_CALL: Hold()}
+        verdicts = (Resample,)
+        rest = True
+
+        async def on_block_complete(self, block: Block, ctx: StreamContext) -> Verdict | None:
+            asyncio.get_running_loop().call_soon(asked.set)
+            if not fast:
+                await read.wait()
+            return Resample(message="gave up")
+
+    class Reached(asyncio.Event):
+        async def wait(self) -> Literal[True]:
+            read.set()
+            return True
+
+    opened = {"tool_calls": [{"index": 0, "id": "c1", "type": "function", "function": {"name": "bash", "arguments": "{}"}}]}
+    call = [
+        build_chunk(
+            {**IDENTITY, "choices": [{"index": 0, "delta": delta, "finish_reason": None}], "provider_specific_fields": rider}
+        )
+        for delta, rider in ((opened, {**CALL, "phase": "open"}), ({}, {**CALL, "phase": "close"}))
+    ]
+    first: Sequence[Step] = [
+        role(),
+        *call,
+        asked,
+        *thinking_chunks("hm"),
+        Reached(),
+        text_chunk("text"),
+        finish("tool_calls"),
+        usage(),
+    ]
+    run = await run_policy(Slow(), [first, chunks("new", GOOD)], stream=stream)
+    assert (run.thinking, run.text, run.error) == ("hm", "text\n\ngave up", None)
