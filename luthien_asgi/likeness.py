@@ -6,6 +6,7 @@ by type. What is not plain data has to be the same object. So a copy of the firs
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, Final
 
 from luthien_asgi.chunks import Chunk
@@ -41,16 +42,21 @@ def _same(one: Any, other: Any, old: str, new: str, depth: int) -> bool:  # noqa
     if kind in _PLAIN:
         return one is other or bool(one == other)
     if kind is dict:
-        if [*one] != [*other]:
-            return False
-        return all(_same(value, other[name], old, new, depth - 1) for name, value in one.items())
+        return [*one] == [*other] and _all_same(one.values(), other.values(), old, new, depth - 1)
     if kind is list:
-        return len(one) == len(other) and all(_same(*pair, old, new, depth - 1) for pair in zip(one, other, strict=True))
-    if hasattr(one, _KNOWN):
-        if getattr(one, _KNOWN) != getattr(other, _KNOWN):
-            return False
-        return all(_same(getattr(one, slot), getattr(other, slot), old, new, depth - 1) for slot in _SLOTS)
+        return len(one) == len(other) and _all_same(one, other, old, new, depth - 1)
+    if (known := getattr(one, _KNOWN, None)) is not None:
+        return known == getattr(other, _KNOWN) and _all_same(_slots_of(one), _slots_of(other), old, new, depth - 1)
     return one is other
+
+
+def _all_same(ones: Iterable[Any], others: Iterable[Any], old: str, new: str, depth: int) -> bool:
+    for one, other in zip(ones, others, strict=True):
+        if one is other and (one is None or (one != old and type(one) is str)):  # as most are
+            continue
+        if not _same(one, other, old, new, depth):
+            return False
+    return True
 
 
 def _filled(value: Any, old: str, new: str) -> Any:  # noqa: ANN401 - any part of a chunk
@@ -58,13 +64,17 @@ def _filled(value: Any, old: str, new: str) -> Any:  # noqa: ANN401 - any part o
     if kind is str:
         return new if value == old else value
     if kind is dict:
-        return {name: _filled(inner, old, new) for name, inner in value.items()}
+        return {name: inner if inner is None else _filled(inner, old, new) for name, inner in value.items()}
     if kind is list:
         return [_filled(inner, old, new) for inner in value]
-    if hasattr(value, _KNOWN):
+    if (known := getattr(value, _KNOWN, None)) is not None:
         made = object.__new__(kind)
-        for slot in _SLOTS:
-            _put(made, slot, _filled(getattr(value, slot), old, new))
-        _put(made, _KNOWN, getattr(value, _KNOWN))
+        for slot, inner in zip(_SLOTS, _slots_of(value), strict=True):
+            _put(made, slot, _filled(inner, old, new))
+        _put(made, _KNOWN, known)
         return made
     return value
+
+
+def _slots_of(model: Any) -> tuple[Any, ...]:  # noqa: ANN401 - one of LiteLLM's objects
+    return model.__dict__, model.__pydantic_extra__, model.__pydantic_private__
