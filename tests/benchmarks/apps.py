@@ -1,7 +1,7 @@
 """The servers that are measured, each under uvicorn with uvloop and httptools in a process of its own.
 
-    luthien    LuthienMiddleware three times over, by the path's first segment: `none` has no policy and records nothing,
-               `jsonl` records into a file, `replace` has the policy ReplaceText
+    luthien    LuthienMiddleware several times over, by the path's first segment: `none` has no policy and records nothing,
+               `jsonl` records into a file, the others have a policy of `policies.py`
     plain      a handler as one would write it first: `litellm.acompletion(stream=True)` iterated into an EventSourceResponse
     relay      Starlette and httpx passing on the provider's bytes unread: the floor
 
@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import uvicorn
+from policies import POLICIES
 from processes import announce, leash, pin, wait_for_parent
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -29,27 +30,30 @@ from starlette.routing import Route
 BURST: Final = (200, 0)
 """Deltas of a stream, and milliseconds between them."""
 PACED: Final = (100, 20)
+CALLING: Final = (100, 20, "call")
+"""The same, and a tool call at the end."""
+Shape = tuple[int, int] | tuple[int, int, str]
 
 _PROVIDERS: Final = {"openai": "/v1", "anthropic": ""}
 _TIMEOUT: Final = 120.0
 _CONNECTIONS: Final = 1000
 
 
-def model_name(provider: str, shape: tuple[int, int]) -> str:
+def model_name(provider: str, shape: Shape) -> str:
     """Return the model that a client of the middleware asks for."""
-    return f"{provider}-{shape[0]}-{shape[1]}"
+    return "-".join([provider, *map(str, shape)])
 
 
 def luthien(upstream: str, records: Path) -> Any:
     """Return the middleware, each layer with a path of its own."""
     from luthien_asgi import JsonlRecorder, LiteLLMBackend, LuthienMiddleware, Paths
-    from luthien_asgi.policies import ReplaceText
 
     models = [_model(upstream, provider, shape) for provider in _PROVIDERS for shape in (BURST, PACED)]
+    models.append(_model(upstream, "openai", CALLING))
     layers: dict[str, dict[str, Any]] = {
         "none": {},
         "jsonl": {"recorder": JsonlRecorder(records)},
-        "replace": {"policy": ReplaceText(replacements=[["password", "********"], ["secret", "******"]])},
+        **{name: {"policy": make()} for name, make in POLICIES.items()},
     }
     app: Any = Starlette()
     for name, options in layers.items():
@@ -58,8 +62,8 @@ def luthien(upstream: str, records: Path) -> Any:
     return app
 
 
-def _model(upstream: str, provider: str, shape: tuple[int, int]) -> dict[str, Any]:
-    base = f"{upstream}/{shape[0]}/{shape[1]}{_PROVIDERS[provider]}"
+def _model(upstream: str, provider: str, shape: Shape) -> dict[str, Any]:
+    base = "/".join([upstream, *map(str, shape)]) + _PROVIDERS[provider]
     return {
         "model_name": model_name(provider, shape),
         "litellm_params": {"model": f"{provider}/x", "api_base": base, "api_key": "k"},

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final
 
 import uvloop
-from apps import model_name
+from apps import Shape, model_name
 from load import Tally, Target, fire
 from processes import Child, child
 
@@ -33,17 +33,18 @@ class Server:
     child: Child
     port: int
 
-    def ours(self, shape: tuple[int, int], *, layer: str = "none", client: str = "openai", provider: str = "openai") -> Target:
+    def ours(self, shape: Shape, *, layer: str = "none", client: str = "openai", provider: str = "openai") -> Target:
         """Return what to ask of the middleware."""
         path = f"/{layer}/v1/{'chat/completions' if client == 'openai' else 'messages'}"
         return self._target(path, shape, dialect=client, model=model_name(provider, shape))
 
-    def theirs(self, shape: tuple[int, int]) -> Target:
+    def theirs(self, shape: Shape) -> Target:
         """Return what to ask of the other servers."""
         return self._target(f"/{shape[0]}/{shape[1]}/v1/chat/completions", shape, dialect="openai", model="x")
 
-    def _target(self, path: str, shape: tuple[int, int], *, dialect: str, model: str) -> Target:
-        return Target(port=self.port, path=path, dialect=dialect, model=model, deltas=shape[0], paced=shape[1] > 0)
+    def _target(self, path: str, shape: Shape, *, dialect: str, model: str) -> Target:
+        calls = len(shape) > 2
+        return Target(port=self.port, path=path, dialect=dialect, model=model, deltas=shape[0], paced=shape[1] > 0, calls=calls)
 
 
 @dataclass(frozen=True, slots=True)

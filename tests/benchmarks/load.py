@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from time import monotonic_ns
 from typing import Final
 
-from upstream import MARK
+from upstream import CALL_MARK, MARK
 
 _STATUS: Final = re.compile(rb"HTTP/1\.1 (\d{3})")
 _LENGTH: Final = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
@@ -40,6 +40,8 @@ class Target:
     model: str
     deltas: int
     paced: bool = False
+    calls: bool = False
+    """Whether the answer ends with a tool call."""
 
     def request(self) -> bytes:
         """Return the request's bytes."""
@@ -61,6 +63,8 @@ class Tally:
     """By delta, paced only: from the provider's write to the client's read."""
     spans: list[float] = field(default_factory=list)
     """By stream, paced only: from the provider's write of the first delta to the end at the client."""
+    holds: list[float] = field(default_factory=list)
+    """By stream with a tool call: from the provider's write of the call to the end at the client."""
     totals: list[float] = field(default_factory=list)
     """By stream: from the request to the end."""
     sample: bytes = b""
@@ -185,6 +189,8 @@ def _judge(target: Target, answer: _Answer, tally: Tally) -> None:
         return
     tally.right += 1
     tally.totals.append((answer.ended - answer.asked) * _NS)
+    if call := CALL_MARK.search(body):
+        tally.holds.append((answer.ended - int(call[1])) * _NS)
     if target.paced:
         tally.added += [added * _NS for added in answer.added]
         tally.spans.append((answer.ended - answer.first_mark) * _NS)
@@ -200,6 +206,8 @@ def _fault(target: Target, head: bytes, body: bytes, marks: list[int], *, cut: b
         return "error event"
     if not _ENDS[target.dialect].search(body):
         return "no terminal event"
+    if target.calls and not CALL_MARK.search(body):
+        return "no tool call"
     if len(marks) != target.deltas:
         return "wrong number of deltas"
     if marks != (sorted(marks) if target.paced else list(range(target.deltas))):

@@ -20,9 +20,9 @@ class Verdict:
     passed: bool
 
 
-def spread(values: Sequence[float]) -> str:
+def spread(values: Sequence[float], *, digits: int = 1) -> str:
     """Return the median, and the extremes behind it."""
-    return f"{median(values):.1f} ({min(values):.1f}, {max(values):.1f})"
+    return f"{median(values):.{digits}f} ({min(values):.{digits}f}, {max(values):.{digits}f})"
 
 
 def counted(faults: Mapping[str, int]) -> str:

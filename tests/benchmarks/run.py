@@ -19,6 +19,8 @@ from typing import Final
 
 import burst
 import imports
+import inside
+import judged
 import paced
 from fleet import fleet
 from report import Verdict, verdict_table
@@ -39,10 +41,12 @@ class Effort:
     plain_streams: int
     """The same for the plain handler, which takes its time."""
     paced_rounds: int
+    judged_rounds: int
+    inside_rounds: int
 
 
-FULL: Final = Effort(rounds=7, streams=200, plain_streams=32, paced_rounds=5)
-QUICK: Final = Effort(rounds=3, streams=80, plain_streams=16, paced_rounds=3)
+FULL: Final = Effort(rounds=7, streams=200, plain_streams=32, paced_rounds=5, judged_rounds=3, inside_rounds=21)
+QUICK: Final = Effort(rounds=3, streams=80, plain_streams=16, paced_rounds=3, judged_rounds=1, inside_rounds=7)
 
 
 def measure(effort: Effort, console: Console) -> list[Verdict]:
@@ -50,13 +54,17 @@ def measure(effort: Effort, console: Console) -> list[Verdict]:
     import_table, verdicts = imports.measure()
     console.print(import_table)
     with fleet() as servers:
-        burst_table, burst_verdicts = burst.measure(
+        burst_table, burst_verdicts, delta_cost = burst.measure(
             servers, rounds=effort.rounds, streams=effort.streams, plain_streams=effort.plain_streams, console=console
         )
         console.print(burst_table)
         paced_table, paced_verdicts = paced.measure(servers, rounds=effort.paced_rounds, console=console)
         console.print(paced_table)
-    return [*verdicts, *burst_verdicts, *paced_verdicts]
+        judged_table, judged_verdicts = judged.measure(servers, rounds=effort.judged_rounds, console=console)
+        console.print(judged_table)
+    inside_tables, inside_verdicts = inside.measure(delta_cost, rounds=effort.inside_rounds)
+    console.print(*inside_tables, sep="\n")
+    return [*verdicts, *burst_verdicts, *paced_verdicts, *judged_verdicts, *inside_verdicts]
 
 
 def setting() -> str:

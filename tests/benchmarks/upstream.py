@@ -1,7 +1,8 @@
 """A provider that costs next to nothing: prepared bytes on raw sockets, checked by nobody.
 
 The path says what to send: `/200/0/v1/chat/completions` is 200 OpenAI deltas in one write, `/100/20/v1/messages` is 100
-Anthropic deltas, one every 20 ms. Each delta's text carries `@`, sixteen digits and `;`: its number in a burst, and when paced
+Anthropic deltas, one every 20 ms, and `/100/20/call/v1/chat/completions` has a tool call at the end, whose arguments carry `#`,
+the clock in sixteen digits and `;`. Each delta's text carries `@`, sixteen digits and `;`: its number in a burst, and when paced
 the monotonic clock in ns at its write, from which a client on the same machine tells what a server added. The numbers also keep
 LiteLLM from ending a stream that says the same thing a hundred times.
 
@@ -22,7 +23,9 @@ from processes import announce, leash, pin
 
 MARK: Final = re.compile(rb"@(\d{16});")
 
-_PATH: Final = re.compile(rb"POST /(\d+)/(\d+)/\S*/(chat/completions|messages)(?:\?\S*)? HTTP/1\.1\r\n")
+CALL_MARK: Final = re.compile(rb"#(\d{16});")
+
+_PATH: Final = re.compile(rb"POST /(\d+)/(\d+)/(call/)?\S*/?(chat/completions|messages)(?:\?\S*)? HTTP/1\.1\r\n")
 _LENGTH: Final = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 _PLACE: Final = b"0" * 16
 _HEAD: Final = (
@@ -55,6 +58,15 @@ OPENAI: Final = Script(
     delta=_openai_event(f'{{"content":"@{"0" * 16};word "}}'),
     closing=(_openai_event("{}", '"stop"'), "data: [DONE]\n\n"),
 )
+_CALL: Final = (
+    _openai_event(
+        '{"tool_calls":[{"index":0,"id":"call_1","type":"function","function":{"name":"run","arguments":"{\\"at\\": "}}]}'
+    ),
+    _openai_event(f'{{"tool_calls":[{{"index":0,"function":{{"arguments":"\\"#{"0" * 16};\\"}}"}}}}]}}'),
+    _openai_event("{}", '"tool_calls"'),
+    "data: [DONE]\n\n",
+)
+"""What ends an answer with a tool call."""
 ANTHROPIC: Final = Script(
     opening=(
         _anthropic_event(
@@ -103,6 +115,11 @@ def burst(dialect: bytes, deltas: int) -> bytes:
     return parts.opening + b"".join(map(parts.delta, range(deltas))) + parts.closing
 
 
+def called(now: int) -> bytes:
+    """Return the end of an answer with a tool call."""
+    return b"".join(map(_chunk, _CALL)).replace(b"#" + _PLACE, b"#%016d" % now) + _LAST
+
+
 def _chunk(event: str) -> bytes:
     raw = event.encode()
     return b"%x\r\n%s\r\n" % (len(raw), raw)
@@ -131,7 +148,8 @@ class Connection(asyncio.Protocol):
             self._transport.write(_REFUSAL)
             self._transport.close()
             return
-        self._answer(int(asked[1]), int(asked[2]), asked[3])
+        self._calls = asked[3] is not None
+        self._answer(int(asked[1]), int(asked[2]), asked[4])
 
     def _answer(self, deltas: int, milliseconds: int, dialect: bytes) -> None:
         if milliseconds == 0:
@@ -143,7 +161,7 @@ class Connection(asyncio.Protocol):
 
     def _later(self, parts: Answer, left: int, step: float, now: float) -> None:
         if left == 0:
-            self._transport.write(parts.closing)
+            self._transport.write(called(monotonic_ns()) if self._calls else parts.closing)
             return
         self._loop.call_at(now + step, self._tick, parts, left, step, now + step)
 
