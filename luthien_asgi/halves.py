@@ -6,9 +6,13 @@ no UTF-8 can carry; together they are the character that was meant, which is wha
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
+from typing import Final
 
 __all__ = ["ends_in_half", "joined"]
+
+_HALF: Final = re.compile("[\ud800-\udbff]")
 
 
 def ends_in_half(text: str) -> bool:
@@ -19,6 +23,6 @@ def ends_in_half(text: str) -> bool:
 def joined(fragments: Iterable[str]) -> str:
     """Return the fragments as one text, with halves that meet made whole; a half without its other stays."""
     text = "".join(fragments)
-    if not text.isascii() and any("\ud800" <= letter <= "\udbff" for letter in text):
+    if not text.isascii() and _HALF.search(text) is not None:
         return text.encode("utf-16", "surrogatepass").decode("utf-16", "surrogatepass")
     return text

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from luthien_asgi.assembler import OpenBlock
+from luthien_asgi.backlog import Backlog
 from luthien_asgi.blocks import Block, BlockKind
 from luthien_asgi.chunks import Chunk
 from luthien_asgi.held import Fragments, HeldChunks
@@ -38,7 +39,7 @@ class Lane:
     dropped: bool = False
     changed: bool = False
     """Whether a transforming policy let something else go on than the backend wrote."""
-    behind: str = ""
+    behind: Backlog = field(default_factory=Backlog)
     """What a transforming policy keeps back, as long as it has changed nothing."""
     half: str = ""
     """The first half of a character that a transforming policy gets when it is whole."""

@@ -55,8 +55,9 @@ class Rewriter:
         return await self._asked(plan, plan.on_chunk_added, lane, chunk, part)
 
     async def _asked(self, plan: PolicyPlan, hook: Hook, lane: Lane, chunk: Chunk, part: Part) -> list[Chunk]:
+        before = lane.changed or bool(lane.behind)
         if not lane.changed:
-            lane.behind += part.text
+            lane.behind.add(part.text)
         try:
             begun = self._hooks.begin(plan, hook, chunk, lane.contexts[id(plan)])
             lane.plain = not inspect.isawaitable(begun)
@@ -64,9 +65,9 @@ class Rewriter:
             goes_on = [chunk] if result is None else _checked_parts(plan, lane, result)
         except PolicyError as error:
             self._hooks.require_tolerance(plan, hook, lane, error)
-            return await self._recovered(plan, lane, chunk, part)
+            return await self._recovered(plan, lane, chunk)
         text = "".join([read_part(new).text for new in goes_on])
-        if text != part.text or (text and lane.behind != text):
+        if text != part.text or (text and before):
             # What comes with a fragment speaks of it as it was cut.
             goes_on = [without_side_data(new) for new in goes_on]
         self._note_sent(lane, text)
@@ -86,10 +87,9 @@ class Rewriter:
 
     @staticmethod
     def _note_sent(lane: Lane, text: str) -> None:
-        if lane.changed or not lane.behind.startswith(text):
-            lane.changed, lane.behind = True, ""
-        else:
-            lane.behind = lane.behind[len(text) :]
+        if not (lane.changed or lane.behind.take(text)):
+            lane.changed = True
+            lane.behind.clear()
 
     def is_strict(self, lane: Lane) -> bool:
         """Tell whether a failure of the lane's policy ends the answer: then nothing has to be made good."""
@@ -105,17 +105,16 @@ class Rewriter:
         plan = self._step.members[0]
         hook = plan.on_chunk_added
         assert hook is not None  # noqa: S101 - it was called for this lane before
-        if not lane.changed:
-            lane.behind += text
         try:
             result = self._hooks.begin(plan, hook, chunk, lane.contexts[id(plan)])
-            if result is None:
-                self._note_sent(lane, text)
+            if result is None and not lane.behind:
                 return [chunk]
-            goes_on = _checked_parts(plan, lane, result)
+            goes_on = [chunk] if result is None else _checked_parts(plan, lane, result)
         except PolicyError as error:
             self._hooks.require_tolerance(plan, hook, lane, error)
             raise
+        if not lane.changed:
+            lane.behind.add(text)
         self._note_sent(lane, "".join([read_part(new).text for new in goes_on]))
         return goes_on
 
@@ -141,10 +140,10 @@ class Rewriter:
             self._hooks.note_change(plan, lane)
         return kept
 
-    async def _recovered(self, plan: PolicyPlan, lane: Lane, chunk: Chunk, part: Part) -> list[Chunk]:
+    async def _recovered(self, plan: PolicyPlan, lane: Lane, chunk: Chunk) -> list[Chunk]:
         if unsent := self._unsent(lane):
             return unsent
-        if plan.on_block_end is not None and (lane.changed or lane.behind != part.text):
+        if plan.on_block_end is not None and lane.changed:
             try:
                 kept = await self._hooks.call(plan, plan.on_block_end, lane.block.block(), lane.contexts[id(plan)])
                 return [*_checked_parts(plan, lane, kept or ()), chunk]
@@ -154,7 +153,7 @@ class Rewriter:
 
     def _unsent(self, lane: Lane) -> list[Chunk]:
         """Return the text that the policy had neither changed nor let out when it failed."""
-        rest, lane.behind = lane.behind, ""
+        rest = lane.behind.clear()
         return [self._terms.make.fragment(lane.block, rest)] if rest and not lane.changed else []
 
 
