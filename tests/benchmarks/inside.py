@@ -5,7 +5,7 @@ process of its own, the policies taking turns, and what one adds is set against 
 of the same run. A held block is weighed by tracemalloc when its policy is asked: counted is the most that there was until then of
 all that the answer made, its text for the policy included.
 
-Run as `python inside.py ROUNDS`: the numbers as JSON.
+Run as `python inside.py ROUNDS BYTES`: the numbers as JSON.
 """
 
 from __future__ import annotations
@@ -32,16 +32,18 @@ _LAYERS: Final = ("none", "hookless", "tools", "replace")
 _BARS: Final = {"tools": 1.03, "hookless": 1.01}
 """No measurable cost is less than one in a hundred."""
 _CHUNKS: Final = 10_000
-_HELD: Final = 1 << 20
 _TOKEN: Final = 4
 _HELD_BAR: Final = 3.0
-_LIMIT: Final = 300.0
+_LIMIT: Final = 600.0
 _HUGE: Final = 1 << 40
 
 
-def measure(delta_cost: float, *, rounds: int) -> tuple[list[Table], list[Verdict]]:
-    """Return the tables and the verdicts. `delta_cost`: the CPU microseconds of a delta in the server, without a policy."""
-    command = [sys.executable, __file__, str(rounds)]
+def measure(delta_cost: float, *, rounds: int, held: int) -> tuple[list[Table], list[Verdict]]:
+    """Return the tables and the verdicts. `delta_cost`: the CPU microseconds of a delta in the server, without a policy.
+
+    `held`: the bytes of a held block.
+    """
+    command = [sys.executable, __file__, str(rounds), str(held)]
     run = subprocess.run(command, check=True, capture_output=True, timeout=_LIMIT, cwd=Path(__file__).parent)
     found = json.loads(run.stdout)
     return _told(found["costs"], found["weights"], delta_cost)
@@ -61,7 +63,7 @@ def _told(costs: Mapping[str, list[float]], weights: Mapping[str, float], delta_
         for name, bar in _BARS.items()
         for ratio in [1 + median(added[name]) / delta_cost]
     ]
-    held = Table("held block", "its bytes times", title=f"Memory of a held block of {_HELD >> 20} MiB when its policy is asked")
+    held = Table("held block", "its bytes times", title="Memory of a held block when its policy is asked")
     for name, weight in weights.items():
         held.add_row(name, f"{weight:.2f}")
         verdicts.append(Verdict(f"held: {name}, at most {_HELD_BAR:.0f} times its bytes", f"{weight:.2f}", weight <= _HELD_BAR))
@@ -171,16 +173,16 @@ def _call(text: str) -> Any:
     return _chunk({"tool_calls": [{"index": 0, "function": {"arguments": text}}]})
 
 
-def _answer(make: Callable[[str], Any], size: int) -> Iterator[Any]:
+def _answer(make: Callable[[str], Any], *, held: int, size: int) -> Iterator[Any]:
     yield _chunk({"role": "assistant"})
     if make is _call:
         yield _chunk({"tool_calls": [{"index": 0, "id": "c", "type": "function", "function": {"name": "f", "arguments": ""}}]})
-    for number in range(_HELD // size):
+    for number in range(held // size):
         yield make(f"{number % 10_000:04}" * (size // 4))
     yield _chunk({}, "stop")
 
 
-async def _weights() -> dict[str, float]:
+async def _weights(held: int) -> dict[str, float]:
     found = {}
     forms = {"a tool call": _call, "a text": lambda text: _chunk({"content": text})}
     for name, make in forms.items():
@@ -188,7 +190,7 @@ async def _weights() -> dict[str, float]:
             weights: list[float] = []
             gc.collect()
             tracemalloc.start()
-            await _process(_weigher(weights), _answer(make, size))
+            await _process(_weigher(weights), _answer(make, held=held, size=size))
             tracemalloc.stop()
             found[f"{name} in fragments of {cut}"] = weights[0]
     return found
@@ -196,4 +198,5 @@ async def _weights() -> dict[str, float]:
 
 if __name__ == "__main__":
     _chunk({})  # imports LiteLLM
-    sys.stdout.write(json.dumps({"costs": asyncio.run(_costs(int(sys.argv[1]))), "weights": asyncio.run(_weights())}))
+    asked_rounds, asked_bytes = map(int, sys.argv[1:])
+    sys.stdout.write(json.dumps({"costs": asyncio.run(_costs(asked_rounds)), "weights": asyncio.run(_weights(asked_bytes))}))

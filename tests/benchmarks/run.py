@@ -43,10 +43,12 @@ class Effort:
     paced_rounds: int
     judged_rounds: int
     inside_rounds: int
+    held: int
+    """Bytes of a held block."""
 
 
-FULL: Final = Effort(rounds=7, streams=200, plain_streams=32, paced_rounds=5, judged_rounds=3, inside_rounds=21)
-QUICK: Final = Effort(rounds=3, streams=80, plain_streams=16, paced_rounds=3, judged_rounds=1, inside_rounds=7)
+FULL: Final = Effort(rounds=7, streams=200, plain_streams=32, paced_rounds=5, judged_rounds=3, inside_rounds=21, held=1 << 20)
+QUICK: Final = Effort(rounds=3, streams=80, plain_streams=16, paced_rounds=3, judged_rounds=1, inside_rounds=7, held=1 << 18)
 
 
 def measure(effort: Effort, console: Console) -> list[Verdict]:
@@ -62,7 +64,7 @@ def measure(effort: Effort, console: Console) -> list[Verdict]:
         console.print(paced_table)
         judged_table, judged_verdicts = judged.measure(servers, rounds=effort.judged_rounds, console=console)
         console.print(judged_table)
-    inside_tables, inside_verdicts = inside.measure(delta_cost, rounds=effort.inside_rounds)
+    inside_tables, inside_verdicts = inside.measure(delta_cost, rounds=effort.inside_rounds, held=effort.held)
     console.print(*inside_tables, sep="\n")
     return [*verdicts, *burst_verdicts, *paced_verdicts, *judged_verdicts, *inside_verdicts]
 
@@ -83,7 +85,7 @@ def _version(name: str) -> str:
 def main() -> int:
     """Run as a program."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="fewer streams and rounds, in about a minute")
+    parser.add_argument("--quick", action="store_true", help="fewer streams and rounds, in about two minutes")
     effort = QUICK if parser.parse_args().quick else FULL
     console = Console() if sys.stdout.isatty() else Console(width=_WIDTH)
     if importlib.util.find_spec("luthien_asgi") is None:
