@@ -33,6 +33,8 @@ class OpenBlock:
     name: str = ""
     signature: str = ""
     custom: bool = False
+    key: tuple[int, int | None] = (0, None)
+    """Under which it is found while it is open."""
     fragments: list[str] = field(default_factory=list)
     events: list[object] = field(default_factory=list)
     """The provider's own events, where the common format does not hold all of them."""
@@ -128,13 +130,13 @@ class BlockAssembler:
     def open_blocks(self) -> list[OpenBlock]:
         """Return the blocks that have not ended, in the order in which they began."""
         blocks = [*self._bounded.values(), *self._sequential.values(), *self._tools.values()]
-        return sorted(blocks, key=lambda block: (block.choice, block.index))
+        return sorted(blocks, key=_place)
 
     def _feed_bounded(self, part: Part) -> Step:
         key = (part.choice, part.source)
         if part.phase == "open":
-            unbounded = (b for b in self.open_blocks() if b.choice == part.choice and (not b.bounded or b.source == part.source))
-            ended = self._end(unbounded)
+            unbounded = (self._sequential.get(part.choice), *self._tools.values(), self._bounded.get(key))
+            ended = self._end(sorted((b for b in unbounded if b is not None and b.choice == part.choice), key=_place))
             block = self._bounded[key] = self._begin(part, bounded=True)
             return Step(ended, block, opened=True)
         known = self._bounded.get(key)
@@ -156,6 +158,7 @@ class BlockAssembler:
         key = (part.choice, part.source if part.source is not None else _UNBOUNDED - self._counts.get(part.choice, 0))
         replaced = self._tools.pop(key, None)
         block = self._tools[key] = self._last_tool[part.choice] = self._begin(part, bounded=False)
+        block.key = key
         return Step((*ended, replaced) if replaced is not None else ended, block, opened=True)
 
     def _known_tool(self, part: Part) -> OpenBlock | None:
@@ -188,16 +191,21 @@ class BlockAssembler:
         index = self._counts.get(part.choice, 0)
         self._counts[part.choice] = index + 1
         kind = part.kind or BlockKind.OTHER
-        block = OpenBlock(kind, part.choice, index, part.source, bounded, custom=part.custom)
+        key = (part.choice, part.source)
+        block = OpenBlock(kind, part.choice, index, part.source, bounded, custom=part.custom, key=key)
         block.add(part)
         return block
 
     def _end(self, blocks: Iterable[OpenBlock]) -> tuple[OpenBlock, ...]:
         ended = tuple(blocks)
         for block in ended:
-            for table in (self._bounded, self._tools):
-                for key in [key for key, value in table.items() if value is block]:
-                    del table[key]
+            table = self._bounded if block.bounded else self._tools
+            if table.get(block.key) is block:
+                del table[block.key]
             if self._sequential.get(block.choice) is block:
                 del self._sequential[block.choice]
         return ended
+
+
+def _place(block: OpenBlock) -> tuple[int, int]:
+    return block.choice, block.index

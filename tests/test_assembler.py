@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 from luthien_asgi.assembler import BlockAssembler
 from luthien_asgi.blocks import Block, BlockKind
 from luthien_asgi.chunks import Part
@@ -146,3 +148,18 @@ def test_opening_a_bounded_block_ends_an_unbounded_one() -> None:
     """A block with boundaries ends what a policy or another wire left open, and reopening an index ends its old block."""
     blocks = assemble(text("a"), Part(0, TEXT, "open", 0, text="b"), Part(0, TEXT, "open", 0, text="c"))
     assert [block.text for block in blocks] == ["a", "b", "c"]
+
+
+def test_ending_many_calls_takes_time_in_proportion() -> None:
+    """Eight times the calls may not take anything like sixty-four times as long."""
+
+    def seconds(count: int) -> float:
+        assembler = BlockAssembler()
+        parts = [tool(source=number, id=f"c{number}", name="t") for number in range(count)]
+        began = time.process_time()
+        for part in parts:
+            assembler.feed(part)
+        assert len(assembler.finish(0)) == count
+        return time.process_time() - began
+
+    assert min(seconds(8000) for _ in range(3)) < 30 * max(min(seconds(1000) for _ in range(3)), 0.001)
