@@ -51,6 +51,8 @@ class Completion:
         """Run and record. Whatever happens, also cancellation, one end record is written."""
         try:
             await self._watched()
+            if self.ending == "client_disconnected":
+                await self.shadows.ended(0)
         except asyncio.CancelledError:
             self.ending = "client_disconnected" if self.exchange.connection.gone.is_set() else "shutdown"
             await self.shadows.ended(0)

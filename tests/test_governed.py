@@ -32,6 +32,7 @@ from luthien_asgi.pipeline import Pipeline
 from luthien_asgi.policies import ReplaceText, UpperCase
 from luthien_asgi.request import WireName
 from luthien_asgi.testing import PolicyRun, ScriptedBackend, ToolCall, chunks, run_policy
+from luthien_asgi.testing.backend import Step
 from luthien_asgi.testing.driver import ASGIDriver
 
 CLIENTS: Sequence[WireName] = ("openai", "anthropic", "responses")
@@ -141,6 +142,33 @@ async def test_a_shadow_that_never_ends_is_given_up_when_the_server_stops() -> N
     await ASGIDriver(app).fetch("POST", "/v1/chat/completions", json=_body(stream=False))
     await app.aclose()
     assert [end.ending for end in recorder.ended] == ["completed"]
+
+
+@pytest.mark.broken_off
+async def test_a_shadow_is_given_up_when_the_client_leaves() -> None:
+    """Nobody gets the answer that it would speak about; the record is written at once."""
+    recorder, asked = MemoryRecorder(), asyncio.Event()
+
+    class Stuck(Policy):
+        async def on_request(self, request: Any, ctx: Any) -> None:
+            asked.set()
+            await asyncio.Event().wait()
+
+    script: list[Step] = [*chunks("text")[:2], asyncio.Event()]
+    app = LuthienMiddleware(
+        _nothing,
+        policy=Governed(Stuck(), mode="shadow"),
+        backend=ScriptedBackend(script),
+        recorder=recorder,
+        auth=None,
+    )
+    async with ASGIDriver(app).request("POST", "/v1/chat/completions", json=_body(stream=True)) as response:
+        await asked.wait()
+        await response.part()
+        response.disconnect()
+        await response.done()
+    assert [end.ending for end in recorder.ended] == ["client_disconnected"]
+    await app.aclose()
 
 
 async def test_a_shadow_sees_what_the_policy_before_it_let_out() -> None:
