@@ -258,6 +258,17 @@ async def test_a_model_that_does_not_answer_is_the_policys_error() -> None:
     assert (run.record.calls[0].error, run.record.calls[0].usage) == ("authentication_error", None)
 
 
+async def test_what_a_judge_writes_is_bounded() -> None:
+    """A model that goes on and on is one that did not answer, and is not read any further."""
+    judge = chunks(*["x" * 400_000] * 4)
+    backend = ScriptedBackend([chunks(BASH), judge])
+    run = await run_policy(Asks(), backend)
+    assert run.text == "The call of bash was blocked: the policy Asks could not check it."
+    assert run.record is not None
+    assert run.record.calls[0].error == "api_error"
+    assert backend.streams[1].closed.is_set()
+
+
 async def test_each_chunk_of_a_judge_keeps_its_hook_alive() -> None:
     """A judge that writes slowly is not taken for one that hangs."""
 

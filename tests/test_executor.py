@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar, Literal, Self
 
+import anyio
 import pytest
 
 from luthien_asgi.backend.chunks import build
@@ -187,9 +188,10 @@ async def run(
 @pytest.mark.parametrize("wants_blocks", [True, False])
 async def test_without_a_policy_every_chunk_leaves_as_the_object_it_was(*, wants_blocks: bool) -> None:
     """Pass-through changes neither count nor boundaries nor the chunks themselves, whether blocks are recorded or not."""
-    chunks = [role(), t("Hi"), t("!"), fin(), use()]
+    chunks = [role(), *map(t, ["Hi", "!", " How", " are", " you?"]), fin(), use()]
     result = await run(chunks, wants_blocks=wants_blocks)
     assert result.terminal == End()
+    assert [block.text for block in result.log.backend_blocks] == ["Hi! How are you?"] * wants_blocks
     assert [id(c) for c in result.chunks if not finish_reason_of(c)] == [id(c) for c in chunks if not finish_reason_of(c)]
     assert result.said.count("fin(stop)") == 1
 
@@ -319,6 +321,17 @@ async def test_held_content_is_bounded() -> None:
     assert result.said == []
 
 
+@pytest.mark.parametrize("verdict", [None, Deny("No.")])
+async def test_what_was_settled_is_held_no_longer(verdict: Verdict | None) -> None:
+    """The bound is of what is held at a time, not of all that was."""
+    texts = [letter * 2000 for letter in "abc"]
+    chunks = [role(), *(item for place, text in enumerate(texts) for item in (t(text), tc(place, str(place), "f", "{}")))]
+    policy = Verdicts(dict.fromkeys(texts, verdict))
+    result = await run([*chunks, fin("tool_calls")], policy, settings=StreamSettings(queue_bytes=5000))
+    assert result.terminal == End()
+    assert sorted(policy.seen) == [*texts, "f", "f", "f"]
+
+
 # --- verdicts ---------------------------------------------------------------------------------------------------------------
 
 
@@ -387,23 +400,36 @@ async def test_the_message_leaves_before_the_calls_that_survive(order: tuple[str
 
 
 async def test_the_order_of_calls_does_not_depend_on_how_fast_a_judge_is() -> None:
-    """A judge of the first call that answers last changes nothing, and text flows meanwhile."""
-    first, text_left = asyncio.Event(), asyncio.Event()
+    """A judge of the first call that answers when everybody else waits for it changes nothing, and text flows meanwhile."""
+    second = asyncio.Event()
 
     class Judge(Policy):
         handles: ClassVar = {TOOL: Hold()}
 
         async def on_block_complete(self, block: Block, ctx: StreamContext) -> Verdict:
             if block.name == "f":
-                await first.wait()
+                await anyio.wait_all_tasks_blocked()
             else:
-                first.set()
+                second.set()
             return Allow()
 
-    chunks = [role(), tc(0, "1", "f", "{}"), tc(1, "2", "g", "{}"), t("later"), fin("tool_calls")]
+    chunks = [role(), tc(0, "1", "f", "{}"), tc(1, "2", "g", "{}"), fin("tool_calls"), second, t("later"), fin("tool_calls")]
     result = await run(chunks, Judge())
     assert result.said == ["t(later)", "tc(1,f,{})", "tc(2,g,{})", "fin(tool_calls)"]
-    del text_left
+
+
+async def test_a_call_waits_for_the_verdict_on_the_text_after_it() -> None:
+    """Also one that nobody judges: a message may still have to come before it."""
+
+    class NoText(Policy):
+        handles: ClassVar = {TEXT: Hold()}
+        verdicts = (Deny,)
+
+        def on_block_complete(self, block: Block, ctx: StreamContext) -> Verdict:
+            return Deny("No.")
+
+    result = await run([role(), tc(0, "1", "f", "{}"), t("bad"), fin("tool_calls")], NoText())
+    assert result.said == ["t(No.)", "tc(1,f,{})", "fin(tool_calls)"]
 
 
 async def test_replacing_a_call_puts_texts_before_the_calls() -> None:
@@ -563,9 +589,19 @@ class KeepBack(Policy):
 
 async def test_transformed_text_leaves_instead_and_the_record_keeps_the_original() -> None:
     """What a hook returns goes on; what the backend said stays what it said."""
-    result = await run([role(), t("a"), t("b"), fin()], Upper())
-    assert result.said == ["t(A)", "t(B)", "fin(stop)"]
-    assert [block.text for block in result.log.backend_blocks] == ["ab"]
+    result = await run([role(), *map(t, "abcde"), fin()], Upper())
+    assert result.said == ["t(A)", "t(B)", "t(C)", "t(D)", "t(E)", "fin(stop)"]
+    assert [block.text for block in result.log.backend_blocks] == ["abcde"]
+
+
+async def test_a_rewriting_hook_may_be_awaited_at_each_chunk() -> None:
+    """However many chunks there are."""
+
+    class Async(Upper):
+        async def on_chunk_added(self, chunk: Chunk, ctx: StreamContext) -> list[Chunk]:  # type: ignore[override]
+            return super().on_chunk_added(chunk, ctx)
+
+    assert (await run([role(), *map(t, "abcd"), fin()], Async())).said == ["t(A)", "t(B)", "t(C)", "t(D)", "fin(stop)"]
 
 
 async def test_an_edit_in_place_does_not_falsify_the_record() -> None:

@@ -13,6 +13,7 @@ from luthien_asgi import (
     BlockKind,
     Chain,
     ChatRequest,
+    ConfigError,
     Deny,
     Governed,
     Hold,
@@ -113,12 +114,17 @@ async def test_a_policy_in_shadow_changes_nothing_and_is_recorded(client: WireNa
     assert (run.record.ending, run.record.unchecked) == ("completed", ())
 
 
-async def test_nothing_waits_for_a_policy_in_shadow() -> None:
-    """The client has its whole answer while the judge is still at work; the record waits for the judge."""
+@pytest.mark.parametrize("kind", [BlockKind.TOOL_CALL, BlockKind.TEXT])
+async def test_nothing_waits_for_a_policy_in_shadow(kind: BlockKind) -> None:
+    """The client has its whole answer while the judge is still at work; the record waits for the judge.
+
+    A judge of text keeps the shadow itself from reading on, one of a call does not.
+    """
     go, recorder = asyncio.Event(), MemoryRecorder()
     backend = ScriptedBackend(chunks("text", BASH))
-    policy = Governed(NoCalls(go), mode="shadow")
-    app = LuthienMiddleware(_nothing, policy=policy, backend=backend, recorder=recorder, auth=None)
+    judge = NoCalls(go)
+    judge.handles = {kind: Hold()}  # type: ignore[misc]  # a policy may declare what it handles as it is made
+    app = LuthienMiddleware(_nothing, policy=Governed(judge, mode="shadow"), backend=backend, recorder=recorder, auth=None)
     fetched = await ASGIDriver(app).fetch("POST", "/v1/chat/completions", json=_body(stream=True))
     assert fetched.body.endswith(b"data: [DONE]\n\n")
     assert recorder.ended == []
@@ -126,6 +132,34 @@ async def test_nothing_waits_for_a_policy_in_shadow() -> None:
     await app.aclose()
     (end,) = recorder.ended
     assert [(record.verdict, record.action, record.mode) for record in end.verdicts] == [("deny", "allow", "shadow")]
+
+
+async def test_a_shadow_that_falls_behind_is_given_up() -> None:
+    """What is kept for it is bounded; the client gets everything, and the record says that the policy did not."""
+    judge = NoCalls(asyncio.Event())
+    judge.handles = {BlockKind.TEXT: Hold()}  # type: ignore[misc]
+    first, *more = chunks("text", BASH, *["x" * 1000] * 9)
+    recorder = MemoryRecorder()
+    app = LuthienMiddleware(
+        _nothing,
+        policy=Governed(judge, mode="shadow"),
+        backend=ScriptedBackend([first, *more]),
+        recorder=recorder,
+        auth=None,
+        settings=StreamSettings(queue_bytes=4000, drain_timeout=0.0),
+    )
+    fetched = await ASGIDriver(app).fetch("POST", "/v1/chat/completions", json=_body(stream=False))
+    assert fetched.body.count(b"x" * 1000) > 0
+    await app.aclose()
+    (end,) = recorder.ended
+    assert end.notes == ("the policy NoCalls, in shadow, fell behind and saw no more of the answer",)
+
+
+async def test_a_shadow_together_with_others_sees_what_they_see() -> None:
+    """And does not count among their verdicts."""
+    run = await run_policy(Together([Fails(), Governed(NoCalls(), mode="shadow")]), chunks(BASH))
+    assert [call.name for call in run.tool_calls] == ["bash"]
+    assert ("deny", "allow", "shadow") in said(run)
 
 
 async def test_a_shadow_that_never_ends_is_given_up_when_the_server_stops() -> None:
@@ -199,6 +233,10 @@ async def test_a_policy_that_is_off_is_not_asked_and_still_checked() -> None:
     run = await run_policy(Together([Governed(NoCalls(), mode="off"), Governed(NoCalls(), mode="off")]), chunks(BASH))
     assert [call.name for call in run.tool_calls] == ["bash"]
     assert run.verdicts == ()
+    wrong = NoCalls()
+    wrong.handles = {BlockKind.THINKING: Transform()}  # type: ignore[misc]
+    with pytest.raises(ConfigError, match="never edited"):
+        Pipeline.of(Chain([UpperCase(), Governed(wrong, mode="off")]))
 
 
 async def test_an_outer_layer_can_only_tighten() -> None:

@@ -75,11 +75,23 @@ async def test_log_probabilities_do_not_pass_a_policy_that_rewrites() -> None:
     """They hold tokens that it was not asked about; the record says that they were left out."""
     logprobs = {"content": [{"token": "fine", "logprob": -0.1, "bytes": None, "top_logprobs": []}]}
     chunk = build_chunk({"choices": [{"index": 0, "delta": {"content": "fine"}, "logprobs": logprobs}]})
-    script = chunks("x")
-    run = await run_policy(UpperCase(), [script[0], chunk, *script[2:]])
-    assert (run.text, b"logprob" in b"".join(run.frames).replace(b'"logprobs":null', b"")) == ("FINE", False)
-    assert run.record is not None
-    assert "left out, because the policy could not judge it: logprobs" in run.record.notes
+    for before in ([], ["a", "b", "c"]):
+        script = chunks(*before, "x")
+        run = await run_policy(UpperCase(), [*script[: len(before) + 1], chunk, *script[len(before) + 2 :]])
+        assert b"logprob" not in b"".join(run.frames).replace(b'"logprobs":null', b"")
+        assert run.text == "".join(before).upper() + "FINE"
+        assert run.record is not None
+        assert "left out, because the policy could not judge it: logprobs" in run.record.notes
+
+
+async def test_a_change_is_noted_wherever_in_the_text_it_is() -> None:
+    """Also when many chunks have passed before it; and none is where nothing was changed."""
+    citation = build_chunk({"choices": [{"index": 0, "delta": {"annotations": [{"type": "url_citation"}]}}]})
+    for text, expected, said in (("hello", "bye", ["replace"]), ("other", "other", [])):
+        script = chunks("a", "b", "c", text, "!")
+        run = await run_policy(ReplaceText(replacements=[["hello", "bye"]]), [*script[:-2], citation, *script[-2:]])
+        assert (run.text, [record.verdict for record in run.verdicts]) == (f"abc{expected}!", said)
+        assert (b"url_citation" in b"".join(run.frames)) is not bool(said)
 
 
 def test_halves_that_meet_are_one_character() -> None:

@@ -48,7 +48,7 @@ GOOD = ToolCall("c2", "ls", {"path": "/"})
 
 
 class Again(Policy):
-    """Has an answer drawn again in which `bash` is called."""
+    """Has an answer drawn again in which a tool is called, `bash` if nothing else is said."""
 
     handles: ClassVar = {BlockKind.TOOL_CALL: Hold()}
     verdicts = (Resample,)
@@ -57,12 +57,13 @@ class Again(Policy):
         self.n = n
         self.rest = rest
         self.instructions = instructions
+        self.bad = "bash"
 
     def on_block_complete(self, block: Block, ctx: StreamContext) -> Verdict | None:
         ctx.scratchpad.setdefault("samples", []).append((ctx.sample, ctx.model))
         ctx.state(list).append(block.name)
         ctx.scratchpad["state"] = list(ctx.state(list))
-        return Resample(self.n, self.instructions, "gave up", "rule") if block.name == "bash" else None
+        return Resample(self.n, self.instructions, "gave up", "rule") if block.name == self.bad else None
 
 
 class Hands(Policy):
@@ -166,6 +167,38 @@ async def test_all_policies_together_have_a_bound() -> None:
     run = await run_policy(Again(100), backend, settings=StreamSettings(resamples=2))
     assert len(backend.calls) == 3
     assert run.text == "gave up"
+
+
+async def test_each_policy_has_a_bound_of_its_own() -> None:
+    """What one has had dropped is not taken from another's."""
+    other = Again()
+    other.bad = "ls"
+    backend = ScriptedBackend([chunks(BAD), chunks(GOOD), chunks("fine")])
+    run = await run_policy(Chain([Again(), other]), backend)
+    assert (run.text, len(backend.calls)) == ("fine", 3)
+
+
+async def test_what_was_dropped_is_held_no_longer() -> None:
+    """The bound is of one answer."""
+    backend = ScriptedBackend([chunks("x" * 2000, BAD), chunks("y" * 2000, GOOD)])
+    run = await run_policy(Again(), backend, settings=StreamSettings(queue_bytes=3500))
+    assert (run.error, run.text) == (None, "y" * 2000)
+
+
+async def test_an_answer_drawn_again_is_of_the_model_that_writes_by_then() -> None:
+    """After `Defer` the other model is asked again, and instructions are those of the last verdict alone."""
+
+    class Both(Again):
+        verdicts = (Resample, Defer)
+
+        def on_block_complete(self, block: Block, ctx: StreamContext) -> Verdict | None:
+            return [Resample(9, "no shell"), Defer("trusted"), Resample(9, "no shell"), None][ctx.sample]
+
+    backend = ScriptedBackend([chunks(BAD)] * 3 + [chunks(GOOD)])
+    run = await run_policy(Both(), backend)
+    assert [call.name for call in run.tool_calls] == ["ls"]
+    assert [call.request.model for call in backend.calls] == ["scripted", "scripted", "trusted", "trusted"]
+    assert [str(call.request.body).count("no shell") for call in backend.calls] == [0, 1, 0, 1]
 
 
 async def test_a_text_that_is_judged_in_line_ends_its_stream() -> None:
