@@ -594,6 +594,12 @@ async def test_transformed_text_leaves_instead_and_the_record_keeps_the_original
     assert [block.text for block in result.log.backend_blocks] == ["abcde"]
 
 
+async def test_rewritten_text_waits_for_room_and_is_not_lost() -> None:
+    """However small the queue is."""
+    result = await run([role(), *map(t, "abcdefgh"), fin()], Upper(), settings=StreamSettings(queue_size=1))
+    assert "".join(result.said) == "".join(f"t({letter})" for letter in "ABCDEFGH") + "fin(stop)"
+
+
 async def test_a_rewriting_hook_may_be_awaited_at_each_chunk() -> None:
     """However many chunks there are."""
 

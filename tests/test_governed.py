@@ -284,6 +284,35 @@ async def test_a_rewriting_policy_that_fails_loses_no_text_where_errors_pass(hoo
     assert run.record.unchecked == ("Fails",)
 
 
+class Tires(Policy):
+    """Writes in capitals, perhaps keeps `d` back, and fails at `e`."""
+
+    handles: ClassVar = {BlockKind.TEXT: Transform()}
+
+    def __init__(self, *, keeps: bool) -> None:
+        self.keeps = keeps
+
+    def on_chunk_added(self, chunk: Any, ctx: StreamContext) -> Any:
+        seen = ctx.state(list)
+        seen.append(read_part(chunk).text)
+        if seen[-1] == "e":
+            msg = "out of order"
+            raise LookupError(msg)
+        return () if self.keeps and seen[-1] == "d" else [ctx.text(seen[-1].upper())]
+
+    def on_block_end(self, block: Block, ctx: StreamContext) -> Any:
+        return [ctx.text("D")] if self.keeps else None
+
+
+@pytest.mark.parametrize("keeps", [True, False])
+@pytest.mark.parametrize("stream", [True, False])
+async def test_a_policy_that_fails_late_is_not_asked_again(*, keeps: bool, stream: bool) -> None:
+    """What it wrote has left, what it kept back of a text that it had changed is asked for, the rest is the provider's."""
+    run = await run_policy(Governed(Tires(keeps=keeps), on_error="pass"), chunks(*"abcdefg"), stream=stream)
+    assert (run.error, run.text) == (None, "ABCDefg")
+    assert (await run_policy(Tires(keeps=keeps), chunks(*"abcdefg"), stream=stream)).error is not None
+
+
 async def test_a_request_that_could_not_be_checked_passes_with_a_header() -> None:
     """While nothing has been sent, a header says it."""
     run = await run_policy(Governed(Fails("on_request")), chunks("fine"))

@@ -71,6 +71,22 @@ async def test_annotations_beside_text_are_shown_to_a_policy_apart() -> None:
         assert (run.text, title.encode() in b"".join(run.frames)) == ("One text", there)
 
 
+async def test_text_and_annotations_of_one_chunk_are_two_for_a_hook() -> None:
+    """What it does about the one does not touch the other."""
+    seen: list[tuple[str, bool]] = []
+
+    class Sees(Policy):
+        handles: ClassVar = {BlockKind.TEXT: Transform()}
+
+        def on_chunk_added(self, chunk: Any, ctx: Any) -> None:
+            seen.append((read_part(chunk).text, bool(chunk.choices[0].delta.get("annotations"))))
+
+    script = chunks("x")
+    script[1] = build_chunk({"choices": [{"index": 0, "delta": {"content": "said", "annotations": [{"type": "url_citation"}]}}]})
+    run = await run_policy(Sees(), script)
+    assert (run.text, seen) == ("said", [("said", False), ("", True)])
+
+
 async def test_log_probabilities_do_not_pass_a_policy_that_rewrites() -> None:
     """They hold tokens that it was not asked about; the record says that they were left out."""
     logprobs = {"content": [{"token": "fine", "logprob": -0.1, "bytes": None, "top_logprobs": []}]}

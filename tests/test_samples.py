@@ -117,6 +117,18 @@ async def test_the_client_gets_the_new_answer_and_nothing_of_the_old_one(
     assert all(stream.closed.is_set() for stream in backend.streams)
 
 
+@pytest.mark.parametrize("wire", ["openai", "anthropic"])
+async def test_usage_in_the_providers_own_words_is_of_all_answers_too(wire: WireName) -> None:
+    """On the same wire the client gets the provider's own fields, summed."""
+    delta = {"type": "message_delta", "delta": {"stop_reason": "tool_use"}, "usage": {"output_tokens": 7}}
+    rider = {"openai": {"usage": {"own_tokens": 7}}} if wire == "openai" else {"anthropic": delta}
+    scripts = [chunks(BAD), chunks(GOOD)]
+    for script in scripts:
+        script[-1].provider_specific_fields = rider  # type: ignore[attr-defined]  # a field of LiteLLM's class
+    run = await run_policy(Again(), ScriptedBackend(scripts, wire=wire), client=wire)
+    assert run.usage["own_tokens" if wire == "openai" else "output_tokens"] == 14
+
+
 async def test_a_policy_knows_which_answer_it_judges_and_begins_anew() -> None:
     """The states of a dropped answer are gone; the scratchpad stays."""
     kept: list[Any] = []
