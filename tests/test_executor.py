@@ -620,9 +620,11 @@ async def test_an_edit_in_place_does_not_falsify_the_record() -> None:
             chunk.choices[0].delta.content = "X"
             return [chunk]
 
-    result = await run([role(), t("a"), fin()], InPlace())
+    text = chunk({"content": "a"}, rider={"openai": {"choice": {"token_ids": [1]}}})
+    result = await run([role(), text, fin()], InPlace())
     assert result.said == ["t(X)", "fin(stop)"]
     assert result.log.backend_blocks[0].text == "a"
+    assert not any(provider_fields(item) for item in result.chunks)  # what spoke of the text as it was
 
 
 async def test_an_observer_cannot_change_anything_by_editing_in_place() -> None:

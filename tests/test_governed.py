@@ -162,6 +162,27 @@ async def test_a_shadow_together_with_others_sees_what_they_see() -> None:
     assert ("deny", "allow", "shadow") in said(run)
 
 
+async def test_a_shadow_has_chunks_of_its_own() -> None:
+    """One that edits in place changes nothing of what the client gets."""
+
+    class InPlace(Policy):
+        handles: ClassVar = {BlockKind.TEXT: Transform()}
+
+        def on_chunk_added(self, chunk: Any, ctx: StreamContext) -> None:
+            chunk.choices[0].delta.content = "X"
+
+    assert (await run_policy(Governed(InPlace(), mode="shadow"), chunks("a", "b", "c"))).text == "abc"
+
+
+async def test_a_shadow_that_fails_lets_nothing_through() -> None:
+    """The answer is marked as unchecked where somebody in charge did not check it."""
+    for hook in ("on_request", "on_chunk_added", "on_block_complete"):
+        run = await run_policy(Governed(Fails(hook), mode="shadow", on_error="pass"), chunks("text", BASH))
+        assert ("error", "allow", "shadow") in said(run)
+        assert run.record is not None
+        assert (run.record.unchecked, "x-luthien-unchecked" in run.headers) == ((), False)
+
+
 async def test_a_shadow_that_never_ends_is_given_up_when_the_server_stops() -> None:
     """The record is written all the same."""
     recorder = MemoryRecorder()

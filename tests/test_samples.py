@@ -213,6 +213,19 @@ async def test_an_answer_drawn_again_is_of_the_model_that_writes_by_then() -> No
     assert [str(call.request.body).count("no shell") for call in backend.calls] == [0, 1, 0, 1]
 
 
+async def test_a_dropped_answer_is_closed_before_another_is_asked_for() -> None:
+    """Two at a time would be paid for, and the first is read by nobody."""
+    open_before: list[int] = []
+
+    class Backend(ScriptedBackend):
+        async def open(self, call: Any) -> Any:
+            open_before.append(sum(not stream.closed.is_set() for stream in self.streams))
+            return await super().open(call)
+
+    await run_policy(NotBad(), Backend([[*chunks("a canary", GOOD)[:-2], asyncio.Event()], chunks("fine")]))
+    assert open_before == [0, 0]
+
+
 async def test_a_text_that_is_judged_in_line_ends_its_stream() -> None:
     """The rest of a dropped answer is not read; the record says what that means for the usage."""
     never = asyncio.Event()
