@@ -14,7 +14,7 @@ from typing import Any, Final, TypeGuard
 from luthien_asgi.blocks import BlockKind
 from luthien_asgi.chunk_edits import with_usage
 from luthien_asgi.chunks import Chunk, Part, finish_reason_of, openai_fields, provider_fields, read_part, usage_of
-from luthien_asgi.errors import QueueFullError
+from luthien_asgi.errors import BackendError, QueueFullError
 from luthien_asgi.held import HeldChunks
 from luthien_asgi.lanes import THINKING
 from luthien_asgi.plans import PolicyPlan
@@ -72,9 +72,16 @@ class SampleSink:
         self._own: Mapping[str, Any] = _NOTHING
         self._left: set[int] = set()
         """The choices of which content has left, so that only calls may follow."""
+        self._begun: set[int] = set()
+        """The choices that the client knows of, or will."""
+        self._finished: set[int] = set()
 
     async def put(self, chunk: Chunk, part: Part) -> None:
         """Send a chunk on, keep it, or leave it out. Raises `QueueFullError` for an answer too large to be held."""
+        if chunk.choices:
+            self._begun.add(part.choice)
+            if finish_reason_of(chunk) is not None:
+                self._finished.add(chunk.choices[0].index)
         if part.kind is None and finish_reason_of(chunk) is None and usage_of(chunk) is None:
             if self._holds and part.event is not None and is_unknown(part.event):
                 self._hold(chunk, part)
@@ -102,7 +109,10 @@ class SampleSink:
         """Do nothing: what follows says it to the client."""
 
     async def release(self) -> None:
-        """Send on what was held: the answer is the client's."""
+        """Send on what was held: the answer is the client's. Raises `BackendError` where it lacks a choice that has begun."""
+        if self._samples.dropped and self._begun - self._finished:
+            msg = "The provider's new answer has fewer choices than the one that was dropped."
+            raise BackendError(msg)
         held, self._held = self._held, HeldChunks()
         for chunk in held:
             await self._sink.put(chunk, read_part(chunk))
@@ -110,6 +120,7 @@ class SampleSink:
     def drop(self) -> None:
         """Forget what was held."""
         self._held = HeldChunks()
+        self._finished.clear()
         self._samples.own_spent = added(self._samples.own_spent, self._own)
         self._own = _NOTHING
 

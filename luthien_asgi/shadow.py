@@ -122,5 +122,7 @@ class Shadow:
                 await answer.take(item)
             if isinstance(item, End):
                 await answer.complete()
+            else:
+                answer.cancel_judges()
         except (ApiError, Retake):
             answer.cancel_judges()  # what the answer itself ends with is not this policy's matter

@@ -447,3 +447,18 @@ async def test_whether_there_may_be_another_answer_does_not_depend_on_the_judge(
     ]
     run = await run_policy(Slow(), [first, chunks("new", GOOD)], stream=stream)
     assert (run.thinking, run.text, run.error) == ("hm", "text\n\ngave up", None)
+
+
+@pytest.mark.parametrize("stream", [True, False])
+async def test_a_new_answer_with_fewer_choices_is_the_providers_fault(*, stream: bool) -> None:
+    """A choice that the client knows of does not end in silence."""
+    second = [({"role": "assistant"}, None), ({"content": "b"}, None), ({}, "stop")]
+    two = [*chunks("canary", BAD)[:-1], *(of_choice(1, delta, finish) for delta, finish in second)]
+    backend = ScriptedBackend([two, chunks("one")])
+    run = await run_policy(Again(), backend, stream=stream, request={"n": 2})
+    assert "fewer choices" in (run.error or {})["message"]
+    assert b"canary" not in b"".join(run.frames)
+
+
+def of_choice(index: int, delta: dict[str, Any], finish: str | None) -> Any:
+    return build_chunk({"choices": [{"index": index, "delta": delta, "finish_reason": finish}]})
