@@ -211,6 +211,12 @@ async def test_a_chain_in_a_together_hears_its_own_replacements() -> None:
     assert [call.name for call in allowed.tool_calls] == ["bash"]
 
 
+async def test_a_chain_in_a_together_changes_requests_in_its_order() -> None:
+    """As one that stands alone does."""
+    run = await run_policy(Together([Chain([Writes("one"), Writes("two")]), Says(None)]), chunks("x"))
+    assert run.backend.calls[0].request.body["messages"][-1]["content"] == "Hello one two"
+
+
 async def test_requests_are_judged_together_and_the_first_of_the_list_is_heard() -> None:
     """The slow one that comes first in the list is waited for."""
 
