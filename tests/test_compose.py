@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
+import anyio
 import pytest
 
 from luthien_asgi import (
@@ -218,22 +219,21 @@ async def test_a_chain_in_a_together_changes_requests_in_its_order() -> None:
 
 
 async def test_requests_are_judged_together_and_the_first_of_the_list_is_heard() -> None:
-    """The slow one that comes first in the list is waited for."""
+    """The slow one that comes first in the list is waited for, until everybody else waits for it."""
 
     class Refuses(Policy):
-        def __init__(self, message: str, go: asyncio.Event, done: asyncio.Event) -> None:
-            self.message, self.go, self.done = message, go, done
+        def __init__(self, message: str) -> None:
+            self.message = message
 
         async def on_request(self, request: ChatRequest, ctx: Any) -> Deny:
-            await self.go.wait()
-            self.done.set()
+            if self.message == "slow":
+                await anyio.wait_all_tasks_blocked()
             return Deny(self.message)
 
-    ready, last = asyncio.Event(), asyncio.Event()
-    ready.set()
-    run = await run_policy(Together([Refuses("one", last, asyncio.Event()), Refuses("two", ready, last)]), chunks("x"))
-    assert (run.status, (run.error or {})["message"]) == (403, "one")
-    assert run.backend.calls == []
+    for refusals, heard in ((["slow", "fast"], "slow"), (["fast", "slow"], "fast")):
+        run = await run_policy(Together([Refuses(message) for message in refusals]), chunks("x"))
+        assert (run.status, (run.error or {})["message"]) == (403, heard)
+        assert run.backend.calls == []
 
 
 async def test_two_that_change_a_request_at_the_same_time_are_an_error() -> None:

@@ -117,6 +117,17 @@ async def test_the_client_gets_the_new_answer_and_nothing_of_the_old_one(
     assert all(stream.closed.is_set() for stream in backend.streams)
 
 
+async def test_the_beginning_of_a_second_answer_does_not_leave() -> None:
+    """A client gets one `message_start`, and the identity in it is the first answer's."""
+    scripts = [chunks(BAD), chunks(GOOD)]
+    for script, id_ in zip(scripts, ("msg_first", "msg_second"), strict=True):
+        message = {"id": id_, "type": "message", "role": "assistant", "model": "m", "content": [], "usage": {"input_tokens": 1}}
+        event = {"type": "message_start", "message": message}
+        script[0].provider_specific_fields = {"anthropic": event}  # type: ignore[attr-defined]  # a field of LiteLLM's class
+    run = await run_policy(Again(), ScriptedBackend(scripts, wire="anthropic"), client="anthropic")
+    assert [b"msg_second" in frame for frame in run.frames if b"msg_" in frame] == [False]
+
+
 @pytest.mark.parametrize("wire", ["openai", "anthropic"])
 async def test_usage_in_the_providers_own_words_is_of_all_answers_too(wire: WireName) -> None:
     """On the same wire the client gets the provider's own fields, summed."""
