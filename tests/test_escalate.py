@@ -256,6 +256,7 @@ async def test_a_model_that_does_not_answer_is_the_policys_error() -> None:
     assert run.text == "The call of bash was blocked: the policy Asks could not check it."
     assert run.record is not None
     assert (run.record.calls[0].error, run.record.calls[0].usage) == ("authentication_error", None)
+    assert run.verdicts[0].reason == "The model that the policy Asks asks did not answer."
 
 
 async def test_what_a_judge_writes_is_bounded() -> None:

@@ -262,6 +262,7 @@ async def test_what_was_allowed_is_delivered_before_the_backends_error() -> None
     result = await run([role(), t("a"), t("b"), BackendError("reset", status=502)])
     assert result.said == ["t(a)", "t(b)"]
     assert result.error.message == "reset"
+    assert [block.text for block in result.log.backend_blocks] == ["ab"]  # also what did not end is recorded
 
 
 async def test_an_unexpected_exception_of_the_backend_tells_the_client_nothing() -> None:
