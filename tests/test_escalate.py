@@ -101,6 +101,12 @@ async def test_nobody_answers(default: Any) -> None:
         assert run.verdicts[1].reason.startswith("timeout")
 
 
+async def test_nobody_answers_a_policy_that_said_no_default() -> None:
+    """Silence is a no."""
+    run = await run_policy(AskMe(timeout=0.01), chunks(BASH), approvals=Approvals())
+    assert (run.tool_calls, run.verdicts[1].verdict) == ([], "deny")
+
+
 async def test_policy_timeout_does_not_run_while_a_person_decides() -> None:
     """It is the hook's time, and the hook has answered."""
     approvals = Approvals(timeout=0.2)
