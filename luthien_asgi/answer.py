@@ -9,7 +9,9 @@ stream, each in a task of its own, and settled in the backend's order.
 from __future__ import annotations
 
 import itertools
+from collections.abc import Awaitable
 from functools import partial
+from typing import Any
 
 from luthien_asgi.assembler import BlockAssembler, OpenBlock
 from luthien_asgi.blocks import Block, BlockKind
@@ -71,6 +73,8 @@ class Answer:
         self._flowing: dict[int, Lane] = {}
         """By choice, the lane of a text whose fragments go on at once, as they are or as a policy rewrites them."""
         self._left_over: list[Chunk] = []
+        self._begun: Awaitable[Any] | None = None
+        """What a policy's hook returned that the short cut could not wait for."""
         self._settlement = Settlement(step, outlet=self._outlet, make=terms.make, log=terms.log, settings=terms.settings)
         self._judged_ids: set[tuple[int, str]] = set()
         self._completed = False
@@ -107,8 +111,12 @@ class Answer:
         if not self._rewriter.can_take(lane, text):
             return False
         lane.block.fragments.append(text)
-        self._left_over = self._rewriter.take_plain(lane, chunk, text)
-        return not self._left_over or self._pass_left_over()
+        taken = self._rewriter.take_plain(lane, chunk, text)
+        if not isinstance(taken, list):
+            self._begun = taken
+            return False
+        self._left_over = taken
+        return not taken or self._pass_left_over()
 
     def _pass_left_over(self) -> bool:
         """Send on what a rewriting policy gave, as far as there is room now; tell whether that was all."""
@@ -137,8 +145,8 @@ class Answer:
     async def take(self, chunk: Chunk) -> None:
         """Take one chunk. Raises `ApiError` for what cannot go on."""
         part = read_part(chunk)
-        if self._left_over:
-            await self._take_left_over(part)
+        if self._left_over or self._begun is not None:
+            await self._take_left_over(chunk, part)
             return
         reason = finish_reason_of(chunk)
         self._note(chunk, reason)
@@ -182,10 +190,13 @@ class Answer:
         """Let nothing out any more that waits: a later step has ended the answer."""
         self._settlement.halt()
 
-    async def _take_left_over(self, part: Part) -> None:
+    async def _take_left_over(self, chunk: Chunk, part: Part) -> None:
         """Go on with a chunk that the short cut did not bring to its end."""
         left_over, self._left_over = self._left_over, []
         lane = self._flowing[part.choice]
+        if self._begun is not None:
+            begun, self._begun = self._begun, None
+            left_over = await self._rewriter.finished(lane, chunk, part, begun)
         await self._pass_all(lane, left_over)
 
     # --- taking chunks -------------------------------------------------------------------------------------------------

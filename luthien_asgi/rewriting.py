@@ -7,7 +7,9 @@ far as that can be told: text that it had neither changed nor let out, or what i
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable
+from collections.abc import Awaitable, Iterable
+from types import NoneType
+from typing import Any
 
 from luthien_asgi.blocks import Block
 from luthien_asgi.chunk_edits import annotations_apart, with_text, without_logprobs, without_side_data
@@ -55,23 +57,40 @@ class Rewriter:
         return await self._asked(plan, plan.on_chunk_added, lane, chunk, part)
 
     async def _asked(self, plan: PolicyPlan, hook: Hook, lane: Lane, chunk: Chunk, part: Part) -> list[Chunk]:
-        before = lane.changed or bool(lane.behind)
-        if not lane.changed:
-            lane.behind.add(part.text)
         try:
             begun = self._hooks.begin(plan, hook, chunk, lane.contexts[id(plan)])
-            lane.plain = not inspect.isawaitable(begun)
+        except PolicyError as error:
+            return await self._failed(plan, hook, lane, chunk, error)
+        lane.plain = not inspect.isawaitable(begun)
+        return await self._finished(plan, hook, lane, chunk, part, begun)
+
+    async def finished(self, lane: Lane, chunk: Chunk, part: Part, begun: Awaitable[Any]) -> list[Chunk]:
+        """Return what goes on instead of a chunk, whose hook `take_plain` has begun."""
+        plan = self._step.members[0]
+        hook = plan.on_chunk_added
+        assert hook is not None  # noqa: S101 - it has begun
+        lane.plain = False
+        return await self._finished(plan, hook, lane, chunk, part, begun)
+
+    async def _finished(self, plan: PolicyPlan, hook: Hook, lane: Lane, chunk: Chunk, part: Part, begun: Any) -> list[Chunk]:  # noqa: ANN401 - what the hook returned
+        before = lane.changed or bool(lane.behind)
+        try:
             result = await self._hooks.finish(plan, hook, begun)
             goes_on = [chunk] if result is None else _checked_parts(plan, lane, result)
         except PolicyError as error:
-            self._hooks.require_tolerance(plan, hook, lane, error)
-            return await self._recovered(plan, lane, chunk)
+            return await self._failed(plan, hook, lane, chunk, error)
         text = "".join([read_part(new).text for new in goes_on])
         if text != part.text or (text and before):
             # What comes with a fragment speaks of it as it was cut.
             goes_on = [without_side_data(new) for new in goes_on]
-        self._note_sent(lane, text)
+        self._note_sent(lane, part.text, text)
         return goes_on
+
+    async def _failed(self, plan: PolicyPlan, hook: Hook, lane: Lane, chunk: Chunk, error: PolicyError) -> list[Chunk]:
+        self._hooks.require_tolerance(plan, hook, lane, error)
+        if not lane.changed:
+            lane.behind.add(read_part(chunk).text)
+        return await self._recovered(plan, lane, chunk)
 
     def _whole(self, lane: Lane, chunk: Chunk, part: Part) -> Chunk:
         """Return a chunk with whole characters, and without what the policy could not judge."""
@@ -86,8 +105,11 @@ class Rewriter:
         return with_text(chunk, text)
 
     @staticmethod
-    def _note_sent(lane: Lane, text: str) -> None:
-        if not (lane.changed or lane.behind.take(text)):
+    def _note_sent(lane: Lane, came: str, sent: str) -> None:
+        if lane.changed:
+            return
+        lane.behind.add(came)
+        if not lane.behind.take(sent):
             lane.changed = True
             lane.behind.clear()
 
@@ -100,8 +122,8 @@ class Rewriter:
         """Tell whether `take_plain` can take a fragment of a lane: one of whole characters, by a hook that needs no waiting."""
         return lane.plain and not lane.half and not lane.unchecked and not ends_in_half(text)
 
-    def take_plain(self, lane: Lane, chunk: Chunk, text: str) -> list[Chunk]:
-        """Return what goes on instead of a chunk that is plain text. Raises `PolicyError`."""
+    def take_plain(self, lane: Lane, chunk: Chunk, text: str) -> list[Chunk] | Awaitable[Any]:
+        """Return what goes on instead of a chunk that is plain text, or what `finished` has to wait for. Raises `PolicyError`."""
         plan = self._step.members[0]
         hook = plan.on_chunk_added
         assert hook is not None  # noqa: S101 - it was called for this lane before
@@ -109,13 +131,13 @@ class Rewriter:
             result = self._hooks.begin(plan, hook, chunk, lane.contexts[id(plan)])
             if result is None and not lane.behind:
                 return [chunk]
+            if not isinstance(result, list | tuple | NoneType) and inspect.isawaitable(result):
+                return result
             goes_on = [chunk] if result is None else _checked_parts(plan, lane, result)
         except PolicyError as error:
             self._hooks.require_tolerance(plan, hook, lane, error)
             raise
-        if not lane.changed:
-            lane.behind.add(text)
-        self._note_sent(lane, "".join([read_part(new).text for new in goes_on]))
+        self._note_sent(lane, text, "".join([read_part(new).text for new in goes_on]))
         return goes_on
 
     async def rest(self, lane: Lane, block: Block) -> list[Chunk]:
@@ -131,7 +153,7 @@ class Rewriter:
             try:
                 result = await self._hooks.call(plan, plan.on_block_end, block, lane.contexts[id(plan)])
                 rest = _checked_parts(plan, lane, result) if result is not None else []
-                self._note_sent(lane, "".join([read_part(new).text for new in rest]))
+                self._note_sent(lane, "", "".join([read_part(new).text for new in rest]))
                 kept += rest
             except PolicyError as error:
                 self._hooks.require_tolerance(plan, plan.on_block_end, lane, error)

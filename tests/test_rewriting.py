@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 import pytest
 
-from luthien_asgi import Block, BlockKind, Deny, Hold, Policy, Transform, Verdict, read_part
+from luthien_asgi import Block, BlockKind, Deny, Hold, Policy, Transform, Verdict, read_part, with_text
 from luthien_asgi.halves import ends_in_half, joined
 from luthien_asgi.policies import ReplaceText, UpperCase
 from luthien_asgi.request import WireName
@@ -116,3 +116,18 @@ def test_halves_that_meet_are_one_character() -> None:
     assert joined([LOW, HIGH]) == LOW + HIGH
     assert joined(["ä", "𐐨"]) == "ä𐐨"
     assert [ends_in_half(text) for text in ("", "a", HIGH, LOW, "🙂")] == [False, False, True, False, False]
+
+
+async def test_a_hook_may_be_slow_for_some_chunks_only() -> None:
+    """A plain hook that returns an awaitable now and then is waited for then."""
+
+    class Now(Policy):
+        handles: ClassVar = {BlockKind.TEXT: Transform()}
+
+        def on_chunk_added(self, chunk: Any, ctx: Any) -> Any:
+            return self.slow(chunk) if read_part(chunk).text in {"d", "e"} else [chunk]
+
+        async def slow(self, chunk: Any) -> Any:
+            return [with_text(chunk, read_part(chunk).text.upper())]
+
+    assert (await run_policy(Now(), chunks(*"abcdefg"))).text == "abcDEfg"
