@@ -69,6 +69,10 @@ class _Connection(asyncio.StreamReaderProtocol):
 class ScriptedProvider:
     """Serves a script. Enter it with `async with` on the running loop, or with `with` in a thread of its own.
 
+    A script is one reply for every request, a list of replies in their order, replies by the name of the model, or a function of
+    the `ProviderRequest`. A reply is an `Answer`, a `RawStream` or a `Failure`; for anything else the client gets a 500, and
+    `script_errors` has the reason.
+
     With `strict=True` a request whose history the real API refuses is answered with a 400 (see `check_history`), also one whose
     thinking differs from what was signed here.
     """

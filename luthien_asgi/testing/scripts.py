@@ -20,7 +20,19 @@ _REPLIES: Final = (Answer, RawStream, Failure)
 
 
 def choose(script: Script, request: ProviderRequest, turn: int) -> Reply:
-    """Return the reply to request number `turn`, counted from 0. A script without one gives a failure that says so."""
+    """Return the reply to request number `turn`, counted from 0. A script without one gives a failure that says so.
+
+    Raises `TypeError` for what is no reply.
+    """
+    reply = _choose(script, request, turn)
+    if not isinstance(reply, _REPLIES):
+        kind = type(reply).__name__
+        msg = f"a reply is Answer(...), RawStream(...) or Failure(...), not {kind}; chunks(...) are for run_policy"
+        raise TypeError(msg)
+    return reply
+
+
+def _choose(script: Script, request: ProviderRequest, turn: int) -> Reply:
     if isinstance(script, _REPLIES):
         return script
     if isinstance(script, Mapping):

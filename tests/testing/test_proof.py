@@ -214,6 +214,13 @@ def test_a_policy_that_asks_a_model_is_tried_with_a_judge_that_is_scripted() -> 
     assert forms.JUDGES in broken(AsksEachChunk(), **more)
 
 
+def test_a_judge_that_has_nothing_to_say_is_no_proof() -> None:
+    """The author forgot it, or wrote its name otherwise; the model's own answer in its place would prove nothing."""
+    for judges in ({}, {"jugde": says_no}):
+        with pytest.raises(LookupError, match="Asks asks the model 'judge': say with `judges` what it answers"):
+            assert_policy_holds(Asks(), judges=judges)
+
+
 def test_policies_that_are_put_together_are_tried_like_one() -> None:
     """A Chain, policies beside each other, and one that is in charge of nothing yet."""
     both = Chain(

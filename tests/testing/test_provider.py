@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import Any, cast
 
 import httpx
 import pytest
@@ -28,6 +28,7 @@ from luthien_asgi.testing import (
     Usage,
     accumulate_anthropic,
     accumulate_openai,
+    chunks,
     sse_events,
 )
 
@@ -234,6 +235,14 @@ async def test_what_a_script_raises_is_kept_and_answered_with_500(client: httpx.
     async with ScriptedProvider(failing) as provider:
         assert (await post(client, provider)).status_code == 500
         assert [str(error) for error in provider.script_errors] == [CHAT]
+
+
+async def test_what_is_no_reply_is_answered_with_a_500_that_says_what_one_is(client: httpx.AsyncClient) -> None:
+    """Chunks are for `run_policy`: a list of them is no answer here."""
+    async with ScriptedProvider(lambda _: cast("Any", chunks("Hi"))) as provider:
+        answer = await post(client, provider)
+    assert answer.status_code == 500
+    assert "a reply is Answer(...), RawStream(...) or Failure(...), not list; chunks(...) are for run_policy" in answer.text
 
 
 async def test_a_request_is_noted_as_it_came(client: httpx.AsyncClient) -> None:

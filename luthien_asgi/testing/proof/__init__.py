@@ -83,7 +83,8 @@ def assert_policy_holds(
     asked. `request` are fields of each request, as for `run_policy`; `cuts` is how many random cuts each answer gets beside the
     cut everywhere; without `halves` no character is cut in two. Callable with or without a running event loop.
 
-    Raises `ValueError` for a canary that the policy handles no field for.
+    Raises `ValueError` for a canary that the policy handles no field for, and `LookupError` for a model that the policy asks and
+    `judges` does not name. A policy that always fails in the same way keeps these promises: what it says is for tests of its own.
     """
     make: Callable[[], Composable] = (lambda: policy) if isinstance(policy, Composable) else policy
     stage = Stage(make, judges=judges or {}, request=request or {}, settings=settings, approvals=approvals)

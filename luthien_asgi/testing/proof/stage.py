@@ -111,7 +111,10 @@ class Stage:
     runs: int = 0
 
     async def run(self, case: Case, *, watch: Callable[[], object] | None = None, policy: Composable | None = None) -> PolicyRun:
-        """Run a case through the policy, or through the one given. Raises `ValueError` for an answer that is not legal."""
+        """Run a case through the policy, or through the one given. Raises `ValueError` for an answer that is not legal.
+
+        Raises `LookupError` for a judge that has nothing to say: the model's own answer in its place would prove nothing.
+        """
         steps = decoded(events_of(case.cut.of(case.answer), case.provider), case.provider)
         return await self.play(case, steps, watch=watch, policy=policy)
 
@@ -122,7 +125,7 @@ class Stage:
         self.runs += 1
         backend = ProofBackend(steps, wire=case.provider, judges=self.judges, watch=watch)
         used = self.make() if policy is None else policy
-        return await run_policy(
+        run = await run_policy(
             used,
             backend,
             client=case.client,
@@ -131,6 +134,11 @@ class Stage:
             settings=self.settings,
             approvals=self.approvals() if self.approvals is not None else None,
         )
+        for call in run.record.calls if run.record is not None else ():
+            if call.model not in self.judges:
+                msg = f"{call.policy} asks the model {call.model!r}: say with `judges` what it answers"
+                raise LookupError(msg)
+        return run
 
 
 def handles_of(policy: Composable) -> dict[BlockKind, Handling]:
