@@ -79,7 +79,7 @@ def _path(name: str) -> str:
         return f"{policies.__name__}.{name}"
     if "." not in name:
         raise plugins.PluginError(
-            f"no policy that ships is called {name!r}{plugins.meant(name, policies.__all__)}; one of yours is module.Class"
+            f"no policy that ships is called {name!r} (one of yours is module.Class){plugins.meant(name, policies.__all__)}"
         )
     return name
 

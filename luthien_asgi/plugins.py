@@ -65,7 +65,8 @@ def _imported(name: str) -> ModuleType:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
         if error.name is not None and (name == error.name or name.startswith(f"{error.name}.")):
-            raise PluginError(f"there is no module {name!r} (looked for {error.name!r})") from None
+            missing = "" if error.name == name else f" (there is no {error.name!r})"
+            raise PluginError(f"there is no module {name!r}{missing}") from None
         raise PluginError(f"the module {name!r} cannot be imported: {error}") from error
     except Exception as error:
         raise PluginError(f"the module {name!r} cannot be imported: {type(error).__name__}: {error}") from error

@@ -361,8 +361,8 @@ example:
 @pytest.mark.parametrize(
     ("name", "complaint"),
     [
-        ("UperCase", "no policy that ships is called 'UperCase'; did you mean 'UpperCase'?; one of yours is module.Class"),
-        ("nowhere.Policy", "there is no module 'nowhere' (looked for 'nowhere')"),
+        ("UperCase", "no policy that ships is called 'UperCase' (one of yours is module.Class); did you mean 'UpperCase'?"),
+        ("nowhere.Policy", "there is no module 'nowhere'"),
         ("pathlib.Path", "pathlib.Path is not a Policy: make it a subclass of luthien_asgi.Policy"),
     ],
 )

@@ -196,7 +196,7 @@ CASES: Final = [
     (MODELS + "1: 2", "2: [1]: the key 1 is not a string: quote it"),
     (MODELS + "policy: 5", "2: policy: must be a mapping, not 5"),
     (MODELS + "policy: [~]", "2: policy[0]: must be a mapping, not nothing"),
-    (MODELS + "policy: {class: luthien_asgi.polices.X}", "2: policy.class: there is no module 'luthien_asgi.polices' (looked for 'luthien_asgi.polices')"),
+    (MODELS + "policy: {class: luthien_asgi.polices.X}", "2: policy.class: there is no module 'luthien_asgi.polices'"),
     (MODELS + "policy: {class: luthien_asgi.policies.UperCase}", "2: policy.class: the module luthien_asgi.policies has no 'UperCase'; did you mean 'UpperCase'?"),
     (MODELS + "policy: {class: luthien_asgi.config.load}", "2: policy.class: luthien_asgi.config.load is not a class"),
     (MODELS + "policy: {class: pathlib.Path}", "2: policy.class: pathlib.Path is not a Policy: make it a subclass of luthien_asgi.Policy"),

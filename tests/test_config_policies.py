@@ -213,7 +213,7 @@ def test_values_arrive_as_they_are_meant(tmp_path: Path) -> None:
 CASES: Final = [
     ("{config: {}}", "2: policy: class is missing (or chain, or together)"),
     ("{clas: UpperCase}", "2: policy.clas: unknown key; did you mean 'class'?"),
-    ("{class: UperCase}", "2: policy.class: no policy that ships is called 'UperCase'; did you mean 'UpperCase'?; one of yours is module.Class"),
+    ("{class: UperCase}", "2: policy.class: no policy that ships is called 'UperCase' (one of yours is module.Class); did you mean 'UpperCase'?"),
     ("{class: UpperCase, chain: []}", "2: policy: class and chain are there, and an entry is one of them"),
     ("{chain: []}", "2: policy.chain: is empty: nothing would be in charge"),
     ("{together: {class: UpperCase}}", "2: policy.together: must be a list, not a mapping"),
@@ -299,7 +299,7 @@ def test_all_problems_of_all_policies_are_told(tmp_path: Path) -> None:
           - {{class: {HERE}.Escalates}}
         """,
     ) == [
-        "3: policy[0].class: no policy that ships is called 'UperCase'; did you mean 'UpperCase'?; one of yours is module.Class",
+        "3: policy[0].class: no policy that ships is called 'UperCase' (one of yours is module.Class); did you mean 'UpperCase'?",
         "5: policy[1].together[0].class: Asks asks the model 'gone', which is not configured",
         "6: policy[1].together[1].config.names: must be a list, not 5",
         "6: policy[1].together[1].mode: True, expected one of enforce, shadow, off",

@@ -96,8 +96,8 @@ def test_what_is_hidden_is_looked_for_in_the_bytes_too() -> None:
 @pytest.mark.parametrize(
     ("name", "complaint"),
     [
-        ("UperCase", "there is no scene for 'UperCase'; did you mean 'UpperCase'?"),
-        ("my.own.Policy", "there is no scene for 'my.own.Policy'; known: "),
+        ("UperCase", "luthien-asgi: there is no scene for 'UperCase'; did you mean 'UpperCase'?"),
+        ("my.own.Policy", "luthien-asgi: there is no scene for 'my.own.Policy'; known: "),
     ],
 )
 def test_a_policy_without_a_scene_is_status_2(name: str, complaint: str, capsys: pytest.CaptureFixture[str]) -> None:

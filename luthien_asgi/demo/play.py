@@ -37,7 +37,7 @@ def scene_of(name: str) -> tuple[Policy, PolicyScene]:
     """Return the policy, configured, and its scene. Raises `ConfigError`, also where an extra is missing."""
     if name not in SCENES:
         shipped = name in policies.__all__
-        raise ConfigError(f"there is no scene for {name!r}{'' if shipped else plugins.meant(name, [*SCENES])}")
+        raise ConfigError(f"luthien-asgi: there is no scene for {name!r}{'' if shipped else plugins.meant(name, [*SCENES])}")
     scene = SCENES[name]
     try:
         return plugins.make(find_policy(name), scene.config), scene
