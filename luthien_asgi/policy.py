@@ -97,7 +97,8 @@ class Policy:
     ) -> Awaitable[ChatRequest | Deny | None] | ChatRequest | Deny | None:
         """See the request before the backend is called; return a changed one, `Deny`, or None.
 
-        A `Deny` reaches the client as an error with status 403, and the backend is never called.
+        A `Deny` reaches the client as an error with status 403, and the backend is never called. Where the hook runs `concurrent`
+        it is being called already, and a client that has pings by then gets the error event.
         """
 
     def on_chunk_added(self, chunk: Chunk, ctx: StreamContext) -> Awaitable[Iterable[Chunk] | None] | Iterable[Chunk] | None:
