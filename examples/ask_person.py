@@ -48,4 +48,4 @@ async def small_ones(approval: Approval) -> bool | None:
         amount = json.loads(approval.content)["amount"]
     except (ValueError, LookupError, TypeError):
         return None
-    return True if isinstance(amount, int) and 0 < amount <= 50 else None
+    return True if type(amount) is int and 0 < amount <= 50 else None

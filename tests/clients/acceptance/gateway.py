@@ -30,7 +30,8 @@ _POLICIES: Final[Mapping[str, Mapping[str, Any]]] = {
     "allow": {"class": "acceptance.policies.AllowTools"},
     "deny": {
         "class": "luthien_asgi.policies.DenyTools",
-        "config": {"patterns": {"*": FORBIDDEN}, "message": DENIAL},
+        # Codex offers a web search, which no pattern could look into: it is left out.
+        "config": {"patterns": {"*": FORBIDDEN}, "message": DENIAL, "server_tools": "strip"},
     },
     "judge": {"class": "luthien_asgi.policies.ToolCallJudge", "config": {"model": JUDGE, "message": DENIAL}},
 }
