@@ -182,7 +182,8 @@ def _mask(section: Section, policy: Composable | None) -> Callable[[str], str] |
     """Return what masks texts as the policies do that can; None where nothing is to be masked, or nobody can."""
     if not section.flag():
         return None
-    masks: list[Callable[[str], str]] = [mask for each in policies_of(policy) if callable(mask := getattr(each, "mask", None))]
+    found: list[Any] = [getattr(each, "mask", None) for each in policies_of(policy)]
+    masks = cast("list[Callable[[str], str]]", [mask for mask in found if callable(mask)])
     if not masks:
         section.problem("no policy of this file masks anything (Redact does)")
         return None
