@@ -47,7 +47,7 @@ class Effort:
     """Bytes of a held block."""
 
 
-FULL: Final = Effort(rounds=7, streams=200, plain_streams=32, paced_rounds=5, judged_rounds=3, inside_rounds=21, held=1 << 20)
+FULL: Final = Effort(rounds=7, streams=200, plain_streams=32, paced_rounds=5, judged_rounds=7, inside_rounds=21, held=1 << 20)
 QUICK: Final = Effort(rounds=3, streams=80, plain_streams=16, paced_rounds=3, judged_rounds=1, inside_rounds=7, held=1 << 18)
 
 
