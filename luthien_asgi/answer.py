@@ -9,9 +9,7 @@ stream, each in a task of its own, and settled in the backend's order.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Awaitable
 from functools import partial
-from typing import Any
 
 from luthien_asgi.assembler import BlockAssembler, OpenBlock
 from luthien_asgi.blocks import Block, BlockKind
@@ -20,7 +18,6 @@ from luthien_asgi.chunks import (
     Part,
     finish_reason_of,
     has_role,
-    plain_text,
     provider_fields,
     read_part,
     side_data,
@@ -34,6 +31,7 @@ from luthien_asgi.pipeline import Step
 from luthien_asgi.policy import Transform
 from luthien_asgi.rewriting import Rewriter
 from luthien_asgi.settling import Settlement
+from luthien_asgi.short_cut import ShortCut
 from luthien_asgi.step_hooks import StepHooks
 from luthien_asgi.terms import Terms
 from luthien_asgi.writer import Sink
@@ -70,11 +68,9 @@ class Answer:
         self._rewriter = Rewriter(step, self._hooks, terms)
         self._assembler = BlockAssembler()
         self._lanes: dict[OpenBlock, Lane] = {}
-        self._flowing: dict[int, Lane] = {}
-        """By choice, the lane of a text whose fragments go on at once, as they are or as a policy rewrites them."""
-        self._left_over: list[Chunk] = []
-        self._begun: Awaitable[Any] | None = None
-        """What a policy's hook returned that the short cut could not wait for."""
+        self._short_cut = ShortCut(self._outlet, self._rewriter, transparent=self._transparent)
+        self.pass_plain = self._short_cut.take
+        """Take a chunk that is plain text, where that can be done at once; tell whether it was. If not, `take` it."""
         self._settlement = Settlement(step, outlet=self._outlet, make=terms.make, log=terms.log, settings=terms.settings)
         self._judged_ids: set[tuple[int, str]] = set()
         self._completed = False
@@ -88,44 +84,6 @@ class Answer:
     def finished(self) -> bool:
         """Whether every choice that began has its finish reason."""
         return bool(self._outlet.choices) and all(choice.finish is not None for choice in self._outlet.choices.values())
-
-    def pass_plain(self, chunk: Chunk) -> bool:
-        """Take a chunk that is plain text and whose way is known, where that can be done at once; tell whether it was.
-
-        A short cut for what most chunks are: `take` does the same, and goes on where this stopped.
-        """
-        plain = plain_text(chunk)
-        if plain is None:
-            return False
-        choice, text = plain
-        if self._transparent:
-            return choice in self._outlet.choices and self._outlet.offer(chunk, text)
-        lane = self._flowing.get(choice)
-        if lane is None:
-            return False
-        if lane.handling is None:
-            if not self._outlet.offer(chunk, text):
-                return False
-            lane.block.fragments.append(text)
-            return True
-        if not self._rewriter.can_take(lane, text):
-            return False
-        lane.block.fragments.append(text)
-        taken = self._rewriter.take_plain(lane, chunk, text)
-        if not isinstance(taken, list):
-            self._begun = taken
-            return False
-        self._left_over = taken
-        return not taken or self._pass_left_over()
-
-    def _pass_left_over(self) -> bool:
-        """Send on what a rewriting policy gave, as far as there is room now; tell whether that was all."""
-        while self._left_over:
-            text = read_part(self._left_over[0]).text
-            if not self._outlet.offer(self._left_over[0], text):
-                return False
-            del self._left_over[0]
-        return True
 
     async def put(self, chunk: Chunk, part: Part) -> None:
         """Take a chunk that another step let out."""
@@ -145,8 +103,8 @@ class Answer:
     async def take(self, chunk: Chunk) -> None:
         """Take one chunk. Raises `ApiError` for what cannot go on."""
         part = read_part(chunk)
-        if self._left_over or self._begun is not None:
-            await self._take_left_over(chunk, part)
+        if self._short_cut.is_unfinished:
+            await self._pass_all(*await self._short_cut.rest(chunk, part))
             return
         reason = finish_reason_of(chunk)
         self._note(chunk, reason)
@@ -189,15 +147,6 @@ class Answer:
     def halt(self) -> None:
         """Let nothing out any more that waits: a later step has ended the answer."""
         self._settlement.halt()
-
-    async def _take_left_over(self, chunk: Chunk, part: Part) -> None:
-        """Go on with a chunk that the short cut did not bring to its end."""
-        left_over, self._left_over = self._left_over, []
-        lane = self._flowing[part.choice]
-        if self._begun is not None:
-            begun, self._begun = self._begun, None
-            left_over = await self._rewriter.finished(lane, chunk, part, begun)
-        await self._pass_all(lane, left_over)
 
     # --- taking chunks -------------------------------------------------------------------------------------------------
 
@@ -270,8 +219,8 @@ class Answer:
         choice.said = choice.said or is_visible(lane.block, part)
         if lane.handling is not None and (side := side_data(chunk)):
             lane.block.events.append(side)
-        if choice.text_sent and part.kind is BlockKind.TEXT and self._may_flow(lane):
-            self._flowing[part.choice] = lane
+        if choice.text_sent:
+            self._short_cut.open(lane, part)
         if lane.handling is None and not (lane.waits or lane.dropped):
             await self._outlet.send(lane.block, chunk, part)
         elif lane.handling is None or not (lane.watchers or isinstance(lane.handling, Transform)):
@@ -282,11 +231,6 @@ class Answer:
             await self._pass(lane, chunk, part)
         else:
             await self._pass_all(lane, await self._rewriter.rewritten(lane, chunk, part))
-
-    def _may_flow(self, lane: Lane) -> bool:
-        if lane.block.bounded or lane.dropped or lane.waits:
-            return False
-        return lane.handling is None or (isinstance(lane.handling, Transform) and self._rewriter.is_strict(lane))
 
     async def _pass_all(self, lane: Lane, chunks: list[Chunk]) -> None:
         for chunk in chunks:
@@ -310,8 +254,7 @@ class Answer:
         """End a block: flush, judge, release. `closing` is the provider's own closing chunk, where it has one."""
         block = lane.block.block()
         self._judged_ids.add((block.choice, block.id))
-        if self._flowing.get(block.choice) is lane:
-            del self._flowing[block.choice]
+        self._short_cut.close(lane)
         if self._records:
             self._terms.log.backend_blocks.append(block)
         if self.stopped:

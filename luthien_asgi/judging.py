@@ -1,7 +1,7 @@
 """Asks the policies of a step about one block, and settles what is done: the verdict and the enforced action are two things.
 
 Strategy: the tree of policies is walked. Those in turn hear each other's replacements; those at once run beside each other, and
-the verdict that overrules the others is found by rank and place, never by speed. A person is asked when nothing overrules that.
+`judgements` finds the verdict that overrules the others. A person is asked when nothing overrules that.
 Records are written at the end, when it is known what was done.
 """
 
@@ -11,51 +11,25 @@ import asyncio
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import chain
-from typing import Final, Protocol
+from typing import Protocol
 
 from luthien_asgi.blocks import Block, BlockKind
 from luthien_asgi.context import StreamContext
 from luthien_asgi.errors import ApiError, PolicyError, PolicyTimeout
 from luthien_asgi.hooks import HookCaller
+from luthien_asgi.judgements import ALLOWED, Judgement, brought_together, heard_at_once, strongest_of, warnings_of
+from luthien_asgi.names import shown_name
 from luthien_asgi.pipeline import AtOnce, InTurn, Node, Step
 from luthien_asgi.plans import Hook, PolicyPlan
 from luthien_asgi.policy import Hold
 from luthien_asgi.recorder import Transaction, VerdictRecord
 from luthien_asgi.replacements import check_replacement
-from luthien_asgi.verdicts import RANKS, Allow, Defer, Deny, Escalate, Replace, Resample, Stop, Verdict, rank_of
+from luthien_asgi.verdicts import Allow, Defer, Deny, Escalate, Replace, Resample, Stop, Verdict, rank_of
 
-__all__ = ["Contexts", "Judge", "Judgement", "Person", "Redraws"]
+__all__ = ["Contexts", "Judge", "Person", "Redraws"]
 
 Contexts = Mapping[int, StreamContext]
 """The contexts of a step's policies, by the `id` of their plans."""
-
-_FAILED: Final = len(RANKS)
-"""The rank of a failure that ends the answer: no verdict overrules it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Judgement:
-    """What is done about a block, or why the answer cannot go on."""
-
-    action: Verdict
-    error: ApiError | None = None
-    warnings: tuple[str, ...] = ()
-    """What the client is told about a call that was let through unchecked."""
-    plan: PolicyPlan | None = None
-    """Whose verdict it is."""
-    otherwise: Judgement | None = None
-    """What holds where a person allows what was escalated."""
-    failed: bool = False
-    """The policy did not say it, but failed."""
-
-    @property
-    def rank(self) -> int:
-        """The place among verdicts; a failure overrules all."""
-        return _FAILED if self.error is not None else rank_of(self.action)
-
-
-_ALLOWED: Final = Judgement(Allow())
 
 
 class Person(Protocol):
@@ -129,7 +103,7 @@ class Judge:
     def _enforced(self, block: Block, judgement: Judgement) -> Judgement:
         """Return what is done about a verdict: one that cannot be carried out becomes the next stricter one that can."""
         if self.shadow:
-            return _ALLOWED
+            return ALLOWED
         action, plan = judgement.action, judgement.plan
         if judgement.error is None and isinstance(action, Resample | Defer):
             if self.redraws is not None and plan is not None and self.redraws.may(plan, action):
@@ -203,7 +177,7 @@ class _Inquiry:
     async def _ask_one(self, plan: PolicyPlan, block: Block) -> Judgement:
         hook = plan.on_block_complete
         if hook is None or block.kind not in plan.handles:
-            return _ALLOWED
+            return ALLOWED
         began = time.monotonic()
         try:
             verdict = _checked(plan, block, await self.judge.hooks.call(plan, hook, block, self.contexts[id(plan)]))
@@ -222,10 +196,10 @@ class _Inquiry:
         is_call = block.kind is BlockKind.TOOL_CALL
         if plan.passes_errors and not self.judge.shadow:
             self.passed.append(plan.name)
-            warning = f"[The policy {plan.name} could not check the call of {shown_name(block)}: it was let through.]"
+            warning = f"[The policy {plan.name} could not check the call of {shown_name(block.name)}: it was let through.]"
             return Judgement(Allow(), warnings=(warning,) if is_call else (), plan=plan)
         if is_call and isinstance(plan.handles.get(block.kind), Hold) and not isinstance(error, PolicyTimeout):
-            message = f"The call of {shown_name(block)} was blocked: the policy {plan.name} could not check it."
+            message = f"The call of {shown_name(block.name)} was blocked: the policy {plan.name} could not check it."
             return Judgement(Deny(message), plan=plan, failed=True)
         return Judgement(Stop(""), error, plan=plan, failed=True)
 
@@ -246,13 +220,13 @@ class _Inquiry:
 
     async def _ask_in_turn(self, nodes: Sequence[Node], block: Block) -> Judgement:
         """Ask one after the other; what one replaces is what the next one sees."""
-        blocks, last = [block], _ALLOWED
+        blocks, last = [block], ALLOWED
         warnings: tuple[str, ...] = ()
         for node in nodes:
             heard = [await self.resolved(await self.ask(node, each), each) for each in blocks]
-            warnings = (*warnings, *_warnings(heard))
+            warnings = (*warnings, *warnings_of(heard))
             # Equal verdicts: the first block's is heard.
-            worst = max(heard, key=lambda each: each.rank, default=_ALLOWED)
+            worst = max(heard, key=lambda each: each.rank, default=ALLOWED)
             if worst.rank > rank_of(Replace):
                 return replace(worst, warnings=warnings)
             if worst.rank == rank_of(Replace):
@@ -264,66 +238,12 @@ class _Inquiry:
         """Ask all; what is done about the block is the same however fast each one is."""
         tasks = [asyncio.create_task(self.ask(each, block)) for each in node.nodes]  # noqa: TID251 - awaited below, whatever happens
         try:
-            heard = await _heard(tasks, [_strongest(each, block.kind) for each in node.nodes])
+            heard = await heard_at_once(tasks, [strongest_of(each, block.kind) for each in node.nodes])
         finally:
             for task in tasks:
                 task.cancel()
             await asyncio.wait(tasks)
-        warnings = _warnings(heard)
-        below = _ALLOWED
-        for each in sorted(chain.from_iterable(map(_unrolled, heard)), key=lambda judgement: judgement.rank):
-            below = replace(each, warnings=warnings, otherwise=below)
-        return below
-
-
-async def _heard(tasks: Sequence[asyncio.Task[Judgement]], strongest: Sequence[int]) -> list[Judgement]:
-    """Return what matters of what was said, the first of the list last among equals.
-
-    Whoever can say nothing that overrules what is said already is not waited for; neither counts that such a one failed, since it
-    might as well have been cancelled before.
-    """
-    pending = set(tasks)
-    while True:
-        await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
-        said = {place: task.result() for place, task in enumerate(tasks) if task.done()}
-        overruled = _overruled(said, strongest)
-        pending = {task for place, task in enumerate(tasks) if not task.done() and place not in overruled}
-        if not pending:
-            return [each for place, each in reversed(said.items()) if not (each.failed and place in overruled)]
-
-
-def _overruled(said: Mapping[int, Judgement], strongest: Sequence[int]) -> set[int]:
-    """Return the places of the list whose verdict does not matter any more.
-
-    With Allow and Replace others may have something to add, and where a person allows what was escalated the others are heard.
-    """
-    final = [(each.rank, -place) for place, each in said.items() if not each.failed and _is_final(each.action)]
-    best = max(final, default=(-1, 0))
-    return {place for place, rank in enumerate(strongest) if (rank, -place) < best}
-
-
-def _is_final(verdict: Verdict) -> bool:
-    return isinstance(verdict, Resample | Defer | Deny | Stop)
-
-
-def _unrolled(judgement: Judgement) -> list[Judgement]:
-    """Return a judgement and what holds instead of it where a person allows it, the strongest last."""
-    below = _unrolled(judgement.otherwise) if judgement.otherwise is not None else []
-    return [*below, judgement]
-
-
-def _strongest(node: Node, kind: BlockKind) -> int:
-    """Return the rank of the strongest verdict that can be expected of a node about a kind of block."""
-    if isinstance(node, PolicyPlan):
-        asked = node.on_block_complete is not None and kind in node.handles
-        return max(map(rank_of, node.verdicts)) if asked else 0
-    strongest = max((_strongest(each, kind) for each in node.nodes), default=0)
-    # Those in turn have a person asked at once, who may deny.
-    return max(strongest, rank_of(Deny)) if isinstance(node, InTurn) and strongest >= rank_of(Escalate) else strongest
-
-
-def _warnings(heard: Sequence[Judgement]) -> tuple[str, ...]:
-    return tuple(warning for each in heard for warning in each.warnings)
+        return brought_together(heard)
 
 
 def _replaced(block: Block, judgement: Judgement) -> Sequence[Block]:
@@ -342,12 +262,3 @@ def _checked(plan: PolicyPlan, block: Block, verdict: object) -> Verdict:
     if isinstance(verdict, Replace):
         check_replacement(plan, block, verdict)
     return verdict
-
-
-_NAME: Final = 64
-
-
-def shown_name(block: Block) -> str:
-    """Return a tool's name as it may stand in a message: the model wrote it."""
-    name = "".join(letter if letter.isprintable() else "?" for letter in block.name[:_NAME])
-    return name + "…" * (len(block.name) > _NAME)

@@ -11,7 +11,8 @@ from luthien_asgi.backlog import Backlog
 from luthien_asgi.blocks import Block, BlockKind
 from luthien_asgi.chunks import Chunk
 from luthien_asgi.held import Fragments, HeldChunks
-from luthien_asgi.judging import Contexts, Judgement
+from luthien_asgi.judgements import Judgement
+from luthien_asgi.judging import Contexts
 from luthien_asgi.plans import PolicyPlan
 from luthien_asgi.policy import Handling, Hold
 

@@ -12,7 +12,7 @@ from luthien_asgi.blocks import Block, BlockKind
 from luthien_asgi.chunks import Chunk, Part, read_part
 from luthien_asgi.errors import PolicyError, QueueFullError
 from luthien_asgi.held import HeldChunks
-from luthien_asgi.judging import Judgement
+from luthien_asgi.judgements import Judgement
 from luthien_asgi.lanes import THINKING, Choice, Lane
 from luthien_asgi.outlet import Outlet
 from luthien_asgi.pipeline import Step

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from typing import Final
 
 from luthien_asgi.context import PolicyContext
-from luthien_asgi.policies.checks import checked_message, checked_names, first_match, shown
+from luthien_asgi.names import shown_name
+from luthien_asgi.policies.checks import checked_message, checked_names, first_match
 from luthien_asgi.policy import Deny, Policy
 from luthien_asgi.request import ChatRequest
 
@@ -45,7 +46,7 @@ class AllowModels(Policy):
         return None
 
     def _refused(self, request: ChatRequest, reason: str) -> Deny:
-        return Deny(self.message.replace("{model}", shown(request.model)), reason=reason)
+        return Deny(self.message.replace("{model}", shown_name(request.model)), reason=reason)
 
 
 def _folded(names: Sequence[str]) -> tuple[str, ...]:

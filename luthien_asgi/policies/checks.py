@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Mapping, Sequence
 from fnmatch import fnmatchcase
-from typing import Final
 
 __all__ = [
     "checked_choice",
@@ -24,20 +23,7 @@ __all__ = [
     "checked_texts",
     "checked_whole",
     "first_match",
-    "shown",
 ]
-
-_LONGEST_SHOWN: Final = 64
-"""Characters of a tool's name (OpenAI and Anthropic API reference); what is longer is cut."""
-_UNFIT: Final = re.compile(r"[^\w.:/{}*-]+")
-
-
-def shown(name: str) -> str:
-    """Return a name as it may stand in a message: on one line, without spaces and markup, and no longer than a name is.
-
-    Messages become part of the conversation, so a name that a model or a client made up must not be able to say anything there.
-    """
-    return _UNFIT.sub("_", name[: _LONGEST_SHOWN + 1])[:_LONGEST_SHOWN] or "(no name)"
 
 
 def checked_message(message: object) -> str:

@@ -9,7 +9,8 @@ from typing import Any, ClassVar, Final
 
 from luthien_asgi.blocks import Block, BlockKind
 from luthien_asgi.context import PolicyContext, StreamContext
-from luthien_asgi.policies.checks import checked_choice, checked_message, checked_names, checked_pattern, first_match, shown
+from luthien_asgi.names import shown_name
+from luthien_asgi.policies.checks import checked_choice, checked_message, checked_names, checked_pattern, first_match
 from luthien_asgi.policies.conditions import Condition, condition_of
 from luthien_asgi.policies.server_tools import MODES, ServerTool, judge_server_tools
 from luthien_asgi.policies.tool_arguments import ArgumentsError, read_arguments, strings_of
@@ -79,7 +80,7 @@ class DenyTools(Policy):
         """Deny the call if its name or its arguments are on the list."""
         del ctx
         reason = self._objection(block)
-        return Deny(self.message.replace("{name}", shown(block.name)), reason=reason) if reason else None
+        return Deny(self.message.replace("{name}", shown_name(block.name)), reason=reason) if reason else None
 
     def _objection(self, block: Block) -> str:
         if rule := first_match([block.name], self.names):

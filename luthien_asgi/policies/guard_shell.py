@@ -9,7 +9,8 @@ from typing import Any, ClassVar, Final
 
 from luthien_asgi.blocks import Block, BlockKind
 from luthien_asgi.context import PolicyContext, StreamContext
-from luthien_asgi.policies.checks import checked_choice, checked_message, checked_names, first_match, shown
+from luthien_asgi.names import shown_name
+from luthien_asgi.policies.checks import checked_choice, checked_message, checked_names, first_match
 from luthien_asgi.policies.server_tools import MODES, ServerTool, judge_server_tools
 from luthien_asgi.policies.shell.command import Command
 from luthien_asgi.policies.shell.parsing import ScriptError, require_parser
@@ -161,7 +162,7 @@ class GuardShell(Policy):
         for command in script.commands:
             for rule in self.rules:
                 if RULES[rule](command):
-                    return rule, f"a command is against the rule {rule!r}: {shown(command.name)}"
+                    return rule, f"a command is against the rule {rule!r}: {shown_name(command.name)}"
             if (pattern := first_match([command.name], self.deny)) is not None:
                 return "deny", f"a command's name matches {pattern!r}"
         if not sure:
@@ -185,7 +186,7 @@ class GuardShell(Policy):
             if command.certain and not any(fnmatchcase(command.name, a) for a in allowed)
         )
         name = next(others, None)
-        return None if name is None else ("allow_only", f"a command is not among those allowed: {shown(name)}")
+        return None if name is None else ("allow_only", f"a command is not among those allowed: {shown_name(name)}")
 
     def _objection_to_server_tool(self, tool: ServerTool) -> str:
         if tool.any_name or first_match({name.casefold() for name in tool.names}, self.tools) is not None:

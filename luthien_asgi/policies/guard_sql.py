@@ -7,7 +7,8 @@ from typing import Any, ClassVar, Final
 
 from luthien_asgi.blocks import Block, BlockKind
 from luthien_asgi.context import StreamContext
-from luthien_asgi.policies.checks import checked_choice, checked_message, checked_names, first_match, shown
+from luthien_asgi.names import shown_name
+from luthien_asgi.policies.checks import checked_choice, checked_message, checked_names, first_match
 from luthien_asgi.policies.json_path import leaves
 from luthien_asgi.policies.sql_reading import KINDS, SqlError, Statement, dialect_of, read_sql
 from luthien_asgi.policies.tool_arguments import ArgumentsError, read_arguments
@@ -143,13 +144,13 @@ class GuardSql(Policy):
             return "it reads a file as a table"
         for table in sorted(statement.tables):
             if first_match([table], self.deny_tables):
-                return f"the table {shown(table)} may not be used"
+                return f"the table {shown_name(table)} may not be used"
         for function in sorted(statement.functions):
             if first_match([function], self.deny_functions):
-                return f"the function {shown(function)} may not be called"
+                return f"the function {shown_name(function)} may not be called"
         for function in sorted(statement.unknown_functions) if self.allow_functions is not None else ():
             if first_match([function], self.allow_functions or ()) is None:
-                return f"the function {shown(function)} is not among those allowed"
+                return f"the function {shown_name(function)} is not among those allowed"
         return "it changes rows without a WHERE" if self.require_where and statement.has_free_change else ""
 
 

@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from luthien_asgi.policies.checks import shown
+from luthien_asgi.names import shown_name
 from luthien_asgi.policies.tool_removal import Path, without_tools
 from luthien_asgi.policy import Deny
 from luthien_asgi.request import ChatRequest
@@ -50,7 +50,7 @@ class ServerTool:
     @property
     def label(self) -> str:
         """What a message calls it."""
-        return shown(min(self.kinds, key=len) + (f":{self.server}" if self.server else ""))
+        return shown_name(min(self.kinds, key=len) + (f":{self.server}" if self.server else ""))
 
 
 def judge_server_tools(request: ChatRequest, mode: str, objection: Callable[[ServerTool], str]) -> ChatRequest | Deny | None:

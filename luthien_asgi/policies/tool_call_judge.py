@@ -7,8 +7,9 @@ from typing import ClassVar, Final, Literal
 
 from luthien_asgi.blocks import Block, BlockKind
 from luthien_asgi.context import StreamContext
+from luthien_asgi.names import shown_name
 from luthien_asgi.policies.call_questions import CallQuestion, malformed_of
-from luthien_asgi.policies.checks import checked_choice, checked_message, checked_number, shown
+from luthien_asgi.policies.checks import checked_choice, checked_message, checked_number
 from luthien_asgi.policies.judge_model import JudgeModel, View
 from luthien_asgi.policies.judge_prompts import HARMFUL_CALLS, filled, template_of
 from luthien_asgi.policies.judge_replies import read_score
@@ -88,4 +89,4 @@ class ToolCallJudge(Policy):
         return Deny(self._shown(block, f"{score.value:g}", score.explanation), reason=reason)
 
     def _shown(self, block: Block, score: str, explanation: str) -> str:
-        return filled(self.message, {"name": shown(block.name), "score": score, "explanation": explanation})
+        return filled(self.message, {"name": shown_name(block.name), "score": score, "explanation": explanation})

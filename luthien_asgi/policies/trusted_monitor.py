@@ -9,6 +9,7 @@ from typing import ClassVar, Final, Literal
 
 from luthien_asgi.blocks import Block, BlockKind
 from luthien_asgi.context import StreamContext
+from luthien_asgi.names import shown_name
 from luthien_asgi.policies.audit_budget import AuditBudget
 from luthien_asgi.policies.call_questions import CallQuestion, malformed_of
 from luthien_asgi.policies.checks import (
@@ -18,7 +19,6 @@ from luthien_asgi.policies.checks import (
     checked_number,
     checked_text,
     checked_whole,
-    shown,
 )
 from luthien_asgi.policies.judge_model import JudgeModel, View
 from luthien_asgi.policies.judge_prompts import SUSPICIOUS_CALLS, filled, template_of
@@ -180,7 +180,7 @@ class TrustedMonitor(Policy):
     @staticmethod
     def _filled(template: str, block: Block, score: Score | None) -> str:
         value, explanation = (f"{score.value:g}", score.explanation) if score is not None else ("", "")
-        return filled(template, {"name": shown(block.name), "score": value, "explanation": explanation})
+        return filled(template, {"name": shown_name(block.name), "score": value, "explanation": explanation})
 
 
 _PLACES: Final = ("name", "score", "explanation")
