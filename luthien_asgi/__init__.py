@@ -45,6 +45,7 @@ if TYPE_CHECKING:
         VerdictRecord,
     )
     from luthien_asgi.request import ChatRequest, RequestBlock, RequestTool
+    from luthien_asgi.runs import Run
     from luthien_asgi.settings import Limits, StreamSettings
     from luthien_asgi.telemetry import open_telemetry
     from luthien_asgi.verdicts import Allow, Defer, Deny, Escalate, Replace, Resample, Stop, Verdict
@@ -87,6 +88,7 @@ _MODULES: Final = {
         "VerdictRecord",
     ),
     "request": ("ChatRequest", "RequestBlock", "RequestTool"),
+    "runs": ("Run",),
     "settings": ("Limits", "StreamSettings"),
     "telemetry": ("open_telemetry",),
     "verdicts": ("Allow", "Defer", "Deny", "Escalate", "Replace", "Resample", "Stop", "Verdict"),
@@ -141,6 +143,7 @@ __all__ = [
     "RequestError",
     "RequestTool",
     "Resample",
+    "Run",
     "SampleRecord",
     "Stop",
     "StreamContext",

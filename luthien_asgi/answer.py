@@ -71,6 +71,8 @@ class Answer:
         self._short_cut = ShortCut(self._outlet, self._rewriter, transparent=self._transparent)
         self.pass_plain = self._short_cut.take
         """Take a chunk that is plain text, where that can be done at once; tell whether it was. If not, `take` it."""
+        self.takes_run = self._short_cut.takes_run
+        self.put_run = self._short_cut.put_run
         self._settlement = Settlement(step, outlet=self._outlet, make=terms.make, log=terms.log, settings=terms.settings)
         self._judged_ids: set[tuple[int, str]] = set()
         self._completed = False
@@ -219,8 +221,6 @@ class Answer:
         choice.said = choice.said or is_visible(lane.block, part)
         if lane.handling is not None and (side := side_data(chunk)):
             lane.block.events.append(side)
-        if choice.text_sent:
-            self._short_cut.open(lane, part)
         if lane.handling is None and not (lane.waits or lane.dropped):
             await self._outlet.send(lane.block, chunk, part)
         elif lane.handling is None or not (lane.watchers or isinstance(lane.handling, Transform)):
@@ -231,6 +231,8 @@ class Answer:
             await self._pass(lane, chunk, part)
         else:
             await self._pass_all(lane, await self._rewriter.rewritten(lane, chunk, part))
+        if choice.text_sent or not isinstance(lane.handling, Transform):
+            self._short_cut.open(lane, part)
 
     async def _pass_all(self, lane: Lane, chunks: list[Chunk]) -> None:
         for chunk in chunks:

@@ -10,6 +10,7 @@ from luthien_asgi.answer import Answer
 from luthien_asgi.blocks import Block
 from luthien_asgi.chunks import Chunk, Part
 from luthien_asgi.pipeline import Pipeline
+from luthien_asgi.runs import Run
 from luthien_asgi.shadow import Shadow
 from luthien_asgi.terms import Terms
 from luthien_asgi.writer import Sink
@@ -64,6 +65,14 @@ class AnswerSteps:
         """Take one chunk. Raises `ApiError` for what cannot go on."""
         await self._entry.put(chunk, part)
 
+    def takes_run(self, run: Run) -> bool:
+        """Tell whether a run can go through all steps as it is, at once."""
+        return self._entry.takes_run(run)
+
+    def put_run(self, run: Run) -> None:
+        """Take a run that `takes_run` was asked about. Raises `ApiError`."""
+        self._entry.put_run(run)
+
     async def complete(self) -> None:
         """End a good answer, step by step. Raises `ApiError`."""
         for place, step in enumerate(self._steps):
@@ -102,6 +111,14 @@ class _Shown:
         """Never take a short cut: each chunk is shown."""
         del chunk, text
         return False
+
+    def takes_run(self, run: Run) -> bool:
+        """Never take a run: each chunk is shown."""
+        del run
+        return False
+
+    def put_run(self, run: Run) -> None:
+        """Take none."""
 
     async def end_text(self, choice: int) -> None:
         """Let the step know; a policy in shadow sees it from what follows."""

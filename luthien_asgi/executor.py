@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Final, Protocol
 
 from luthien_asgi.answers import AnswerSteps
-from luthien_asgi.backend.protocol import BackendStream
+from luthien_asgi.backend.protocol import BackendStream, RunStream
 from luthien_asgi.chunks import NO_PART, Chunk, ChunkFactory
 from luthien_asgi.context import ObservabilityContext, PolicyContext
 from luthien_asgi.errors import ApiError, BackendError, BackendTimeout, PolicyError
@@ -21,6 +22,7 @@ from luthien_asgi.pipeline import Pipeline
 from luthien_asgi.queues import End, Failed, StreamQueue, Terminal
 from luthien_asgi.recorder import Transaction
 from luthien_asgi.request import ChatRequest, WireName
+from luthien_asgi.runs import Run
 from luthien_asgi.samples import Samples, SampleSink, added
 from luthien_asgi.settings import StreamSettings
 from luthien_asgi.settling import Retake
@@ -68,7 +70,7 @@ class PolicyExecutor:
     async def process(
         self,
         opening: Opening,
-        policy_out: StreamQueue[Chunk],
+        policy_out: StreamQueue[Chunk | Run],
         *,
         client: WireName,
         ctx: PolicyContext,
@@ -98,7 +100,7 @@ class _Run:
         self,
         executor: PolicyExecutor,
         opening: Opening,
-        out: StreamQueue[Chunk],
+        out: StreamQueue[Chunk | Run],
         *,
         client: WireName,
         ctx: PolicyContext,
@@ -217,28 +219,50 @@ class _Run:
 
     async def _read(self, stream: BackendStream, answer: AnswerSteps, gate: ExtrasGate) -> None:
         pass_plain = answer.pass_plain
-        take_ready: Callable[[], Chunk | None] = getattr(stream, "take_ready", _nothing)
+        runs = stream if isinstance(stream, RunStream) else None
+        read = runs.next_run if runs is not None else partial(anext, stream)
         while not answer.stopped:
             # What is there already needs no deadline: setting one costs more than all else that is done here for a chunk.
-            chunk = take_ready()
-            if chunk is None:
-                chunk = await self._next(stream, answer)
-            if chunk is None:
+            item = runs.take_ready() if runs is not None else None
+            if item is None:
+                item = await self._next(read, answer)
+            if item is None:
                 return
-            if not self._adopted and (chunk.choices or chunk.id):
-                self._make.adopt(chunk)
-                self._adopted = True
-            if not pass_plain(chunk):
-                await answer.take(chunk if gate.open else gate.passed(chunk), NO_PART)
+            if isinstance(item, Run):
+                await self._take_run(item, answer)
+            else:
+                self._adopt(item)
+                if not pass_plain(item):
+                    await answer.take(item if gate.open else gate.passed(item), NO_PART)
 
-    async def _next(self, stream: BackendStream, answer: AnswerSteps) -> Chunk | None:
-        """Return the backend's next chunk, or None at the end of its stream. After the finish only the usage is waited for."""
+    async def _take_run(self, run: Run, answer: AnswerSteps) -> None:
+        """Take a run as a whole where that can be done at once, else chunk by chunk. No gate has a say: it is its text alone."""
+        if self._adopted and answer.takes_run(run):
+            answer.put_run(run)
+            return
+        for place, chunk in enumerate(run.chunks()):
+            if answer.stopped:
+                return
+            if place.bit_count() == 1 and answer.takes_run(rest := run.with_texts(run.texts[place:])):
+                answer.put_run(rest)  # a block's first chunks may have to go alone
+                return
+            self._adopt(chunk)
+            if not answer.pass_plain(chunk):
+                await answer.take(chunk, NO_PART)
+
+    def _adopt(self, chunk: Chunk) -> None:
+        if not self._adopted and (chunk.choices or chunk.id):
+            self._make.adopt(chunk)
+            self._adopted = True
+
+    async def _next(self, read: Callable[[], Awaitable[Chunk | Run]], answer: AnswerSteps) -> Chunk | Run | None:
+        """Return the backend's next chunk or run, or None at the end of its stream. After the finish only usage is waited for."""
         finished = answer.finished
         limit = self._settings.usage_timeout if finished else self._settings.stall_timeout
         deadline = asyncio.timeout(limit)
         try:
             async with deadline:
-                return await anext(stream)
+                return await read()
         except StopAsyncIteration:
             return None
         except TimeoutError:
@@ -248,10 +272,6 @@ class _Run:
                 return None
             msg = "The provider was silent for too long."
             raise BackendTimeout(msg) from None
-
-
-def _nothing() -> None:
-    """Stand in for the `take_ready` of a stream that has none."""
 
 
 def _internal() -> ApiError:

@@ -14,6 +14,7 @@ from luthien_asgi.context import ObservabilityContext
 from luthien_asgi.errors import ApiError, StreamStateError
 from luthien_asgi.queues import End, Failed, StreamQueue, Terminal
 from luthien_asgi.recorder import Transaction
+from luthien_asgi.runs import Run
 from luthien_asgi.settings import StreamSettings
 from luthien_asgi.wire.protocol import StreamEncoder
 
@@ -39,6 +40,15 @@ class FinalBlocks:
             ended += self._assembler.finish(chunk.choices[0].index)
         self._log.final_blocks += [block.block() for block in ended]
 
+    def add_run(self, run: Run) -> None:
+        """Take a run that leaves."""
+        if self._assembler is None:
+            return
+        step = self._assembler.feed(run.part._replace(text=run.texts[0]))
+        self._log.final_blocks += [block.block() for block in step.ended]
+        if step.block is not None:
+            step.block.fragments.extend(run.texts[1:])
+
     def close(self, omitted: Sequence[str] = ()) -> None:
         """Take what had left of blocks that never ended, and the names of what the client's format had no field for."""
         self._log.ignored += [name for name in omitted if name not in self._log.ignored]
@@ -57,7 +67,9 @@ class ClientFormatter:
     late: bool = False
     """The client has waited for `commit_after` seconds already: a ping goes out at once."""
 
-    async def process(self, policy_out: StreamQueue[Chunk], sse_queue: StreamQueue[bytes], *, obs: ObservabilityContext) -> None:
+    async def process(
+        self, policy_out: StreamQueue[Chunk | Run], sse_queue: StreamQueue[bytes], *, obs: ObservabilityContext
+    ) -> None:
         """Put frames into `sse_queue`, pings while nothing comes, then the terminal item.
 
         Frames of chunks that are there together go on as one item, so they leave in one `send`. Raises nothing but cancellation;
@@ -71,7 +83,7 @@ class ClientFormatter:
         finally:
             self.final.close(self.encoder.omitted)
 
-    async def collect(self, policy_out: StreamQueue[Chunk], *, obs: ObservabilityContext) -> dict[str, Any]:
+    async def collect(self, policy_out: StreamQueue[Chunk | Run], *, obs: ObservabilityContext) -> dict[str, Any]:
         """Return the whole answer as a body. Raises the `ApiError` that the answer failed with."""
         try:
             with obs.span("luthien.format"):
@@ -84,7 +96,7 @@ class ClientFormatter:
         finally:
             self.final.close(self.encoder.omitted)
 
-    async def _run(self, policy_out: StreamQueue[Chunk], sse_queue: StreamQueue[bytes]) -> Terminal:
+    async def _run(self, policy_out: StreamQueue[Chunk | Run], sse_queue: StreamQueue[bytes]) -> Terminal:
         frames, terminal = self.encoder.ping() if self.late else [], None
         while True:
             if frames:
@@ -94,7 +106,7 @@ class ClientFormatter:
                 return terminal
             frames, terminal = await self._next(policy_out)
 
-    async def _next(self, policy_out: StreamQueue[Chunk]) -> tuple[list[bytes], Terminal | None]:
+    async def _next(self, policy_out: StreamQueue[Chunk | Run]) -> tuple[list[bytes], Terminal | None]:
         try:
             async with asyncio.timeout(self.settings.ping_interval):
                 items = await policy_out.get_ready()
@@ -102,10 +114,14 @@ class ClientFormatter:
             return self.encoder.ping(), None
         return self._encode(items)
 
-    def _encode(self, items: Sequence[Chunk | Terminal]) -> tuple[list[bytes], Terminal | None]:
+    def _encode(self, items: Sequence[Chunk | Run | Terminal]) -> tuple[list[bytes], Terminal | None]:
         frames: list[bytes] = []
         try:
             for item in items:
+                if isinstance(item, Run):
+                    frames += self.encoder.feed_run(item)
+                    self.final.add_run(item)
+                    continue
                 if isinstance(item, End):
                     frames += self.encoder.finish()
                     return frames, item

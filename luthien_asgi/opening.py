@@ -7,12 +7,13 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Final, Literal, Self
 
-from luthien_asgi.backend.protocol import Backend, BackendCall, BackendStream
+from luthien_asgi.backend.protocol import Backend, BackendCall, BackendStream, RunStream
 from luthien_asgi.chunks import Chunk, openai_fields, provider_fields, usage_of
 from luthien_asgi.errors import ApiError, BackendError, BackendTimeout
 from luthien_asgi.executor import as_failure
 from luthien_asgi.recorder import Transaction
 from luthien_asgi.request import ChatRequest, WireName
+from luthien_asgi.runs import Run
 from luthien_asgi.settings import StreamSettings
 
 __all__ = ["BackendOpening"]
@@ -164,17 +165,13 @@ def _says_something(chunk: Chunk) -> bool:
     return bool(chunk.choices) or usage_of(chunk) is not None or bool(provider_fields(chunk).keys() - {"openai"})
 
 
-def _nothing() -> None:
-    """Stand in for the `take_ready` of a stream that has none."""
-
-
 class _Opened:
     """A stream whose first chunks were read already."""
 
     def __init__(self, stream: BackendStream, first: deque[Chunk]) -> None:
         self._stream = stream
         self._first = first
-        self._take_ready: Callable[[], Chunk | None] = getattr(stream, "take_ready", _nothing)
+        self._runs = stream if isinstance(stream, RunStream) else None
         self.wire: WireName = stream.wire
         self.decoder: Literal["openai", "anthropic", "litellm", "body"] = stream.decoder
         self.headers: Mapping[str, str] = stream.headers
@@ -190,9 +187,17 @@ class _Opened:
             return self._first.popleft()
         return await anext(self._stream)
 
-    def take_ready(self) -> Chunk | None:
-        """Return the next chunk if it need not be waited for."""
-        return self._first.popleft() if self._first else self._take_ready()
+    async def next_run(self) -> Chunk | Run:
+        """Return the next chunk or run. Raises like the iterator."""
+        if self._first or self._runs is None:
+            return await anext(self)
+        return await self._runs.next_run()
+
+    def take_ready(self) -> Chunk | Run | None:
+        """Return the next chunk or run if it need not be waited for."""
+        if self._first:
+            return self._first.popleft()
+        return self._runs.take_ready() if self._runs is not None else None
 
     async def aclose(self) -> None:
         await self._stream.aclose()

@@ -16,6 +16,7 @@ from luthien_asgi.executor import Opening, PolicyExecutor
 from luthien_asgi.formatter import ClientFormatter
 from luthien_asgi.queues import End, Failed, QueueBounds, StreamQueue, Terminal
 from luthien_asgi.recorder import Transaction
+from luthien_asgi.runs import Run
 from luthien_asgi.settings import StreamSettings
 
 __all__ = ["PolicyOrchestrator"]
@@ -55,7 +56,7 @@ class PolicyOrchestrator:
         Returns how the answer ended, or None when the client left or did not take it. Nothing is left behind: both tasks have
         ended and the backend is closed when this returns.
         """
-        policy_out = StreamQueue[Chunk](**self._bounds())
+        policy_out = StreamQueue[Chunk | Run](**self._bounds())
         sse_queue = StreamQueue[bytes](**self._bounds())
         outcome = _Outcome()
         async with asyncio.TaskGroup() as tasks:
@@ -74,7 +75,7 @@ class PolicyOrchestrator:
         self, opening: Opening, *, ctx: PolicyContext, obs: ObservabilityContext, log: Transaction
     ) -> dict[str, Any]:
         """Return the whole answer as one body: the same stream, collected. Raises the `ApiError` that it failed with."""
-        policy_out = StreamQueue[Chunk](**self._bounds())
+        policy_out = StreamQueue[Chunk | Run](**self._bounds())
         async with asyncio.TaskGroup() as tasks:
             process = self.executor.process(opening, policy_out, client=ctx.request.wire, ctx=ctx, obs=obs, log=log)
             task = tasks.create_task(process)

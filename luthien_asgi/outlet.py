@@ -25,6 +25,8 @@ class Outlet:
         self._make = make
         self.put = sink.put
         self.offer = sink.offer
+        self.takes_run = sink.takes_run
+        self.put_run = sink.put_run
         self.end_text = sink.end_text
         self.choices: dict[int, Choice] = {}
 

@@ -14,15 +14,15 @@ from typing import Any, Final
 from luthien_asgi.blocks import BlockKind
 from luthien_asgi.compose import OnError
 from luthien_asgi.errors import ConfigError
-from luthien_asgi.policy import Handling, Hold, Observe, Policy, Transform
+from luthien_asgi.policy import Handling, Hold, Observe, Policy, Transform, is_blocking
 from luthien_asgi.verdicts import RANKS, Allow, Defer, Escalate, Replace, Resample, Verdict
 
 __all__ = ["Charge", "Hook", "Owner", "PolicyPlan"]
 
 Hook = Callable[..., Any]
 
-_HOOKS: Final = ("on_request", "on_chunk_added", "on_block_end", "on_block_complete", "on_stream_complete", "on_error")
-_BLOCK_HOOKS: Final = ("on_chunk_added", "on_block_end", "on_block_complete")
+_BLOCK_HOOKS: Final = ("on_chunk_added", "on_run_added", "on_block_end", "on_block_complete")
+_HOOKS: Final = ("on_request", *_BLOCK_HOOKS, "on_stream_complete", "on_error")
 _NEVER_EDITED: Final = (BlockKind.THINKING, BlockKind.REDACTED_THINKING, BlockKind.OTHER)
 
 
@@ -61,6 +61,8 @@ class PolicyPlan:
     charge: Charge
     on_request: Hook | None
     on_chunk_added: Hook | None
+    on_run_added: Hook | None
+    """None also where `on_chunk_added` is overridden by a class that knows nothing of runs."""
     on_block_end: Hook | None
     on_block_complete: Hook | None
     on_stream_complete: Hook | None
@@ -145,7 +147,14 @@ def _overridden(policy: Policy | None, name: str) -> Hook | None:
     if policy is None or getattr(type(policy), name, None) is getattr(Policy, name):
         return None
     hook: Hook = getattr(policy, name)
+    if name == "on_run_added" and _place_of(policy, name) > _place_of(policy, "on_chunk_added"):
+        return None
     return hook
+
+
+def _place_of(policy: Policy, name: str) -> int:
+    """Return how far up its classes a policy's method is defined."""
+    return next(place for place, base in enumerate(type(policy).__mro__) if name in vars(base))
 
 
 def _check_names(policy: Policy | None, name: str) -> None:
@@ -182,6 +191,9 @@ def _check(name: str, handles: Mapping[Any, Any], hooks: Mapping[str, Hook | Non
         if isinstance(handling, Hold) and hooks["on_block_complete"] is None:
             msg = f"{name}.handles holds {kind} blocks, but on_block_complete is not overridden: nothing would judge them"
             raise ConfigError(msg)
+    if (run := hooks["on_run_added"]) is not None and (is_blocking(run) or inspect.iscoroutinefunction(run)):
+        msg = f"{name}.on_run_added has to return at once: it is neither a coroutine nor @blocking"
+        raise ConfigError(msg)
     unused = [hook for hook in _BLOCK_HOOKS if hooks[hook] is not None]
     if unused and not handles:
         msg = f"{name} overrides {', '.join(unused)}, but its `handles` is empty: the hook would never be called"

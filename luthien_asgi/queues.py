@@ -46,7 +46,8 @@ class StreamQueue(Generic[_Item]):
     """A queue of items, then one `Terminal`."""
 
     def __init__(self, *, max_items: int, max_bytes: int, timeout: float) -> None:
-        self._items: deque[tuple[_Item, int]] = deque()
+        self._items: deque[tuple[_Item, int, int]] = deque()
+        self._count = 0
         self._terminal: Terminal | None = None
         self._bytes = 0
         self._max_items = max_items
@@ -56,7 +57,7 @@ class StreamQueue(Generic[_Item]):
         self._writable = asyncio.Event()
 
     def __len__(self) -> int:
-        return len(self._items)
+        return self._count
 
     @property
     def ended(self) -> bool:
@@ -68,12 +69,23 @@ class StreamQueue(Generic[_Item]):
         if self._terminal is not None:
             msg = f"the queue has ended with {self._terminal!r}"
             raise RuntimeError(msg)
-        if self._items and (len(self._items) >= self._max_items or self._bytes + size > self._max_bytes):
+        if not self.has_room(size):
             return False
-        self._items.append((item, size))
+        self.add(item, size)
+        return True
+
+    def has_room(self, size: int, count: int = 1) -> bool:
+        """Tell whether an item of `size` bytes that stands for `count` items can be added now."""
+        if not self._items and count == 1:
+            return True
+        return self._count + count <= self._max_items and self._bytes + size <= self._max_bytes
+
+    def add(self, item: _Item, size: int, count: int = 1) -> None:
+        """Add an item, whether there is room or not; `count` items of the bound are taken by it."""
+        self._items.append((item, size, count))
+        self._count += count
         self._bytes += size
         self._readable.set()
-        return True
 
     async def put(self, item: _Item, size: int) -> None:
         """Add an item of `size` bytes, waiting for room. Raises `QueueFullError` after `timeout` seconds."""
@@ -99,17 +111,18 @@ class StreamQueue(Generic[_Item]):
         await self._wait()
         if not self._items:
             return self._ending()
-        item, size = self._items.popleft()
+        item, size, count = self._items.popleft()
         self._bytes -= size
+        self._count -= count
         self._writable.set()
         return item
 
     async def get_ready(self) -> list[_Item | Terminal]:
         """Return all items that are there, at least one; the terminal item comes last, in a list with others or alone."""
         await self._wait()
-        ready: list[_Item | Terminal] = [item for item, _ in self._items]
+        ready: list[_Item | Terminal] = [item for item, _, _ in self._items]
         self._items.clear()
-        self._bytes = 0
+        self._bytes = self._count = 0
         self._writable.set()
         if self._terminal is not None:
             ready.append(self._terminal)

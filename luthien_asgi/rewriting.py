@@ -7,7 +7,7 @@ far as that can be told: text that it had neither changed nor let out, or what i
 from __future__ import annotations
 
 import inspect
-from collections.abc import Awaitable, Iterable
+from collections.abc import Awaitable, Iterable, Sequence
 from types import NoneType
 from typing import Any
 
@@ -19,6 +19,7 @@ from luthien_asgi.halves import ends_in_half, joined
 from luthien_asgi.lanes import Lane
 from luthien_asgi.pipeline import Step
 from luthien_asgi.plans import Hook, PolicyPlan
+from luthien_asgi.runs import Run
 from luthien_asgi.step_hooks import StepHooks, checked_chunks
 from luthien_asgi.terms import Terms
 
@@ -140,6 +141,26 @@ class Rewriter:
         self._note_sent(lane, text, "".join([read_part(new).text for new in goes_on]))
         return goes_on
 
+    def can_take_run(self, lane: Lane) -> bool:
+        """Tell whether `take_run` can take fragments of a lane."""
+        return self._step.members[0].on_run_added is not None and not lane.half and not lane.unchecked
+
+    def take_run(self, lane: Lane, run: Run) -> Run:
+        """Return what goes on instead of a run, perhaps an empty one. Raises `PolicyError`."""
+        plan = self._step.members[0]
+        hook = plan.on_run_added
+        assert hook is not None  # noqa: S101 - `can_take_run` was true
+        try:
+            result = self._hooks.begin(plan, hook, run, lane.contexts[id(plan)])
+            if result is None and not lane.behind:
+                return run
+            texts = run.texts if result is None else _checked_texts(plan, result)
+        except PolicyError as error:
+            self._hooks.require_tolerance(plan, hook, lane, error)
+            raise
+        self._note_sent(lane, "".join(run.texts), "".join(texts))
+        return run.with_texts(texts)
+
     async def rest(self, lane: Lane, block: Block) -> list[Chunk]:
         """Return what the policy had kept back of a block that ends."""
         plan = self._step.transformer(lane.block.kind)
@@ -177,6 +198,14 @@ class Rewriter:
         """Return the text that the policy had neither changed nor let out when it failed."""
         rest = lane.behind.clear()
         return [self._terms.make.fragment(lane.block, rest)] if rest and not lane.changed else []
+
+
+def _checked_texts(plan: PolicyPlan, texts: Sequence[str]) -> Sequence[str]:
+    """Return a hook's texts without empty ones, or raise `PolicyError` where they are something else."""
+    if not isinstance(texts, list | tuple) or not all(isinstance(text, str) for text in texts):
+        msg = f"The policy {plan.name} returned something else than texts from on_run_added."
+        raise PolicyError(msg)
+    return [text for text in texts if text]
 
 
 def _checked_parts(plan: PolicyPlan, lane: Lane, chunks: Iterable[Chunk]) -> list[Chunk]:

@@ -18,6 +18,7 @@ from luthien_asgi.errors import BackendError, QueueFullError
 from luthien_asgi.held import HeldChunks
 from luthien_asgi.lanes import THINKING
 from luthien_asgi.plans import PolicyPlan
+from luthien_asgi.runs import Run
 from luthien_asgi.settings import StreamSettings
 from luthien_asgi.verdicts import Defer, Resample
 from luthien_asgi.wire.anthropic_message import is_unknown
@@ -104,6 +105,14 @@ class SampleSink:
         """Never take a short cut: each chunk is looked at."""
         del chunk, text
         return False
+
+    def takes_run(self, run: Run) -> bool:
+        """Never take a run: each chunk is looked at."""
+        del run
+        return False
+
+    def put_run(self, run: Run) -> None:
+        """Take none."""
 
     async def end_text(self, choice: int) -> None:
         """Do nothing: what follows says it to the client."""

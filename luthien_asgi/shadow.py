@@ -21,6 +21,7 @@ from luthien_asgi.errors import ApiError, QueueFullError
 from luthien_asgi.pipeline import Step
 from luthien_asgi.queues import End, Failed, StreamQueue
 from luthien_asgi.recorder import Transaction
+from luthien_asgi.runs import Run
 from luthien_asgi.settling import Retake
 from luthien_asgi.terms import Terms
 
@@ -70,6 +71,14 @@ class _Nowhere:
         """Do nothing."""
         del chunk, text
         return True
+
+    def takes_run(self, run: Run) -> bool:
+        """Do nothing."""
+        del run
+        return True
+
+    def put_run(self, run: Run) -> None:
+        """Do nothing."""
 
     async def end_text(self, choice: int) -> None:
         """Do nothing."""

@@ -1,4 +1,4 @@
-"""The short cut for what most chunks are: plain text whose way is known, because its block is open and flows.
+"""The short cut for what most chunks are: fragments of a text whose way is known, because its block is open and flows.
 
 Strategy: nothing is waited for here. A text that nobody looks at goes on; one that a policy rewrites goes through a hook that
 returns at once. What cannot be brought to its end (no room, a hook that has to be waited for) is finished by who may wait.
@@ -15,6 +15,7 @@ from luthien_asgi.lanes import Lane
 from luthien_asgi.outlet import Outlet
 from luthien_asgi.policy import Transform
 from luthien_asgi.rewriting import Rewriter
+from luthien_asgi.runs import Run
 
 __all__ = ["ShortCut"]
 
@@ -27,16 +28,17 @@ class ShortCut:
         self._rewriter = rewriter
         self._transparent = transparent
         self._lanes: dict[int, Lane] = {}
-        """By choice, the text whose fragments go on at once, as they are or as a policy rewrites them."""
+        """By choice, the block of its last chunk, if its fragments go on at once, as they are or as a policy rewrites them."""
         self._left_over: list[Chunk] = []
         self._begun: Awaitable[Any] | None = None
         """What a policy's hook returned that has to be waited for."""
 
     def open(self, lane: Lane, part: Part) -> None:
-        """Let the fragments that follow this one take the short cut, if they may."""
-        if part.kind is not BlockKind.TEXT or lane.block.bounded or lane.dropped or lane.waits:
+        """Let the fragments that follow this one, which was sent, take the short cut, if they may."""
+        self._lanes.pop(part.choice, None)
+        if not (part.text or part.id) or lane.dropped or lane.waits or lane.held or lane.watchers:
             return
-        if lane.handling is None or (isinstance(lane.handling, Transform) and self._rewriter.is_strict(lane)):
+        if not isinstance(lane.handling, Transform) or (lane.opening is None and self._rewriter.is_strict(lane)):
             self._lanes[part.choice] = lane
 
     def close(self, lane: Lane) -> None:
@@ -53,9 +55,9 @@ class ShortCut:
         if self._transparent:
             return choice in self._outlet.choices and self._outlet.offer(chunk, text)
         lane = self._lanes.get(choice)
-        if lane is None:
+        if lane is None or lane.block.kind is not BlockKind.TEXT or lane.block.bounded:
             return False
-        if lane.handling is None:
+        if not isinstance(lane.handling, Transform):
             if not self._outlet.offer(chunk, text):
                 return False
             lane.block.fragments.append(text)
@@ -69,6 +71,34 @@ class ShortCut:
             return False
         self._left_over = taken
         return not taken or self._pass_left_over()
+
+    def takes_run(self, run: Run) -> bool:
+        """Tell whether a run like this one can take the short cut now, through all that follows."""
+        if self.is_unfinished:
+            return False
+        if self._transparent:
+            return run.part.choice in self._outlet.choices and self._outlet.takes_run(run)
+        lane = self._lane_of(run.part)
+        if lane is None or (isinstance(lane.handling, Transform) and not self._rewriter.can_take_run(lane)):
+            return False
+        return self._outlet.takes_run(run)
+
+    def put_run(self, run: Run) -> None:
+        """Take a run that `takes_run` was asked about. Raises `ApiError`."""
+        lane = None if self._transparent else self._lane_of(run.part)
+        if lane is not None:
+            lane.block.fragments.extend(run.texts)
+            if isinstance(lane.handling, Transform):
+                run = self._rewriter.take_run(lane, run)
+        if run.texts:
+            self._outlet.put_run(run)
+
+    def _lane_of(self, part: Part) -> Lane | None:
+        """Return the block that a part goes on with, if that takes the short cut."""
+        lane = self._lanes.get(part.choice)
+        if lane is None or lane.block.kind is not part.kind or lane.block.source != part.source:
+            return None
+        return None if lane.block.signature and not lane.block.bounded else lane
 
     @property
     def is_unfinished(self) -> bool:

@@ -10,6 +10,7 @@ from luthien_asgi.blocks import Block, BlockKind
 from luthien_asgi.chunks import Chunk, ChunkFactory, Part, content_size, text_size
 from luthien_asgi.errors import BackendError, PolicyError
 from luthien_asgi.queues import StreamQueue
+from luthien_asgi.runs import Run
 
 __all__ = ["ChunkMaker", "QueueSink", "Sink", "is_of_a_policy"]
 
@@ -25,6 +26,14 @@ class Sink(Protocol):
         """Send a chunk that holds nothing but text on if that can be done at once; tell whether it was."""
         ...
 
+    def takes_run(self, run: Run) -> bool:
+        """Tell whether a run like this one could be put now: there is room, and nobody wants its chunks one by one."""
+        ...
+
+    def put_run(self, run: Run) -> None:
+        """Send a run on at once. Only after `takes_run` was true of one with the same part. Raises `ApiError`."""
+        ...
+
     async def end_text(self, choice: int) -> None:
         """Say that the text, thinking or refusal of a choice that has no boundary of its own is over."""
         ...
@@ -33,7 +42,7 @@ class Sink(Protocol):
 class QueueSink:
     """Puts chunks into `policy_out`, and bounds the answer as a whole."""
 
-    def __init__(self, out: StreamQueue[Chunk], *, max_bytes: int) -> None:
+    def __init__(self, out: StreamQueue[Chunk | Run], *, max_bytes: int) -> None:
         self._out = out
         self._size = 0
         self._max_bytes = max_bytes
@@ -41,12 +50,15 @@ class QueueSink:
     async def put(self, chunk: Chunk, part: Part) -> None:
         """Send a chunk on. Raises `QueueFullError`, and `BackendError` beyond `max_bytes`."""
         size = content_size(part, chunk)
+        self._count(size)
+        if not self._out.offer(chunk, size):
+            await self._out.put(chunk, size)
+
+    def _count(self, size: int) -> None:
         self._size += size
         if self._size > self._max_bytes:
             msg = "The answer is larger than one answer may be."
             raise BackendError(msg)
-        if not self._out.offer(chunk, size):
-            await self._out.put(chunk, size)
 
     def offer(self, chunk: Chunk, text: str) -> bool:
         """Send a chunk that holds nothing but text on if there is room for it now; tell whether there was."""
@@ -55,6 +67,18 @@ class QueueSink:
             return False
         self._size += size
         return True
+
+    def takes_run(self, run: Run) -> bool:
+        """Tell whether there is room."""
+        return self._size + run.size <= self._max_bytes and self._out.has_room(run.size, len(run))
+
+    def put_run(self, run: Run) -> None:
+        """Send a run on. A policy may have made it longer than it was when there was room: it goes on nevertheless.
+
+        Raises `BackendError` beyond `max_bytes`.
+        """
+        self._count(run.size)
+        self._out.add(run, run.size, len(run))
 
     async def end_text(self, choice: int) -> None:
         """Do nothing: what follows says it to the client."""

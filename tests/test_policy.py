@@ -13,7 +13,7 @@ from luthien_asgi.policy import Allow, Deny, Hold, Observe, Policy, Replace, Sto
 
 BLOCK = Block(kind=BlockKind.TEXT, text="x")
 VALUES = [Allow(), Replace([BLOCK]), Deny("no"), Stop("no"), Hold(), Observe(), Transform()]
-HOOKS = ["on_request", "on_chunk_added", "on_block_end", "on_block_complete", "on_stream_complete", "on_error"]
+HOOKS = ["on_request", "on_chunk_added", "on_run_added", "on_block_end", "on_block_complete", "on_stream_complete", "on_error"]
 
 
 @pytest.mark.parametrize("value", VALUES, ids=lambda value: type(value).__name__)
@@ -89,7 +89,7 @@ def test_a_hooks_docstring_is_its_documentation(name: str) -> None:
     assert first.endswith((".", ")."))
 
 
-def test_the_hooks_are_these_six_and_a_policy_handles_nothing_by_default() -> None:
+def test_the_hooks_are_these_seven_and_a_policy_handles_nothing_by_default() -> None:
     """Adding a hook is a decision."""
     assert sorted(name for name in vars(Policy) if name.startswith("on_")) == sorted(HOOKS)
     assert Policy.handles == {}

@@ -56,6 +56,7 @@ EXPECTED = [
     "RequestError",
     "RequestTool",
     "Resample",
+    "Run",
     "SampleRecord",
     "Stop",
     "StreamContext",

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol, Self
+from typing import Any, Literal, Protocol, Self, runtime_checkable
 
 from luthien_asgi.chunks import Chunk, ChunkFactory
 from luthien_asgi.request import ChatRequest, WireName
+from luthien_asgi.runs import Run
 
-__all__ = ["Backend", "BackendCall", "BackendStream", "Target"]
+__all__ = ["Backend", "BackendCall", "BackendStream", "RunStream", "Target"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,8 +51,7 @@ class BackendStream(Protocol):
     said `error`. A provider's ping is a chunk without choices. Whoever holds the stream awaits `aclose()`, also when nothing was
     read; it closes the connection, is bounded and may be called twice.
 
-    A stream may also have `take_ready() -> Chunk | None`: the next chunk if it need not be waited for. It saves the deadline
-    that is set around a wait, which costs more than all else that is done for a chunk.
+    See `RunStream` for one that has more to offer.
     """
 
     wire: WireName
@@ -70,6 +70,19 @@ class BackendStream(Protocol):
     async def __anext__(self) -> Chunk: ...
     async def aclose(self) -> None:
         """Close the provider's connection."""
+        ...
+
+
+@runtime_checkable
+class RunStream(Protocol):
+    """What a `BackendStream` may have beside: the same chunks, with those that came together and are alike as one run."""
+
+    async def next_run(self) -> Chunk | Run:
+        """Return the next chunk or run. Raises like the iterator."""
+        ...
+
+    def take_ready(self) -> Chunk | Run | None:
+        """Return the next chunk or run if it need not be waited for: that saves the deadline around a wait."""
         ...
 
 

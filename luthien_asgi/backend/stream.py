@@ -19,6 +19,7 @@ from luthien_asgi.backend.scrub import scrub_text, scrub_value
 from luthien_asgi.chunks import Chunk
 from luthien_asgi.errors import ApiError, BackendError
 from luthien_asgi.request import WireName
+from luthien_asgi.runs import Run
 
 __all__ = ["BodySource", "ChunkStream", "Decoder", "IterationSource", "RawSource", "Source", "StreamInfo"]
 
@@ -38,7 +39,7 @@ class Decoder(Protocol):
         """Whether the answer is complete."""
         ...
 
-    def feed(self, data: bytes) -> list[ChunkData]:
+    def feed_runs(self, data: bytes) -> list[ChunkData | Run]:
         """Return the chunks that these bytes complete; `error` is to be raised after them."""
         ...
 
@@ -51,7 +52,7 @@ class Decoder(Protocol):
 class Batch:
     """What one reading gave."""
 
-    chunks: Sequence[ChunkData] = ()
+    chunks: Sequence[ChunkData | Run] = ()
     error: ApiError | None = None
     ended: bool = False
 
@@ -90,7 +91,7 @@ class RawSource:
     def _decoded(self, data: bytes, failure: BackendError | None) -> Batch:
         """Decode what came; `failure` is what the connection broke off with, if the answer is not complete without it."""
         try:
-            chunks = self._decoder.feed(data)
+            chunks = self._decoder.feed_runs(data)
         except BackendError as error:
             return Batch(error=error)
         ended = self._decoder.finished
@@ -230,7 +231,7 @@ class ChunkStream:
         self.ignored, self.notes = info.ignored, info.notes
         self._secrets, self._close_timeout = info.secrets, info.close_timeout
         self._source = source
-        self._ready: deque[ChunkData] = deque()
+        self._ready: deque[ChunkData | Run] = deque()
         self._error: ApiError | None = None
         self._ended = self._closed = False
 
@@ -238,15 +239,27 @@ class ChunkStream:
         return self
 
     async def __anext__(self) -> Chunk:
-        while not self._ready:
+        item = await self.next_run()
+        if not isinstance(item, Run):
+            return item
+        first, *rest = item.data()
+        self._ready.extendleft(reversed(rest))
+        return build(first)
+
+    async def next_run(self) -> Chunk | Run:
+        """Return the next chunk, or several that came together as a run. Raises like the iterator."""
+        while (item := self.take_ready()) is None:
             if self._ended or self._closed:
                 self._raise_end()
             await self._fill()
-        return build(self._ready.popleft())
+        return item
 
-    def take_ready(self) -> Chunk | None:
-        """Return the next chunk if it need not be waited for."""
-        return build(self._ready.popleft()) if self._ready else None
+    def take_ready(self) -> Chunk | Run | None:
+        """Return the next chunk or run if it need not be waited for."""
+        if not self._ready:
+            return None
+        item = self._ready.popleft()
+        return item.made_by(build) if isinstance(item, Run) else build(item)
 
     def _raise_end(self) -> None:
         error, self._error = self._error, None
@@ -273,9 +286,9 @@ class ChunkStream:
                 await self._source.close()
 
 
-def _without_idle(chunks: Sequence[ChunkData]) -> Sequence[ChunkData]:
+def _without_idle(chunks: Sequence[ChunkData | Run]) -> Sequence[ChunkData | Run]:
     """Leave signs of life out where there is more to say, and all but one where there is not: a packet may hold thousands."""
-    spoken = [chunk for chunk in chunks if chunk["choices"] or len(chunk) > _IDLE_FIELDS]
+    spoken = [chunk for chunk in chunks if isinstance(chunk, Run) or chunk["choices"] or len(chunk) > _IDLE_FIELDS]
     return spoken or chunks[:1]
 
 

@@ -15,6 +15,7 @@ from luthien_asgi.policies.request_texts import with_changed_texts
 from luthien_asgi.policies.windows import Rules, TextWindow
 from luthien_asgi.policy import Handling, Policy, Transform
 from luthien_asgi.request import ChatRequest
+from luthien_asgi.runs import Run
 
 __all__ = ["ReplaceText"]
 
@@ -85,6 +86,15 @@ class ReplaceText(Policy):
         part = read_part(chunk)
         window = blocks.setdefault(part.choice, self._rules.window())
         return through(chunk, part, window, told=lambda text: self._rules.whole(text) != text)
+
+    def on_run_added(self, run: Run, ctx: StreamContext) -> Sequence[str] | None:
+        """Send on what cannot become part of a match any more."""
+        blocks = ctx.state(self._open_blocks)
+        window = blocks.get(run.part.choice)
+        if (window is None or window.is_empty) and self._rules.pass_by("".join(run.texts)):
+            return None
+        window = blocks.setdefault(run.part.choice, self._rules.window())
+        return [window.feed(text) for text in run.texts]
 
     def on_block_end(self, block: Block, ctx: StreamContext) -> Iterable[Chunk] | None:
         """Send on what was kept back."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import ClassVar
 
 from luthien_asgi.blocks import BlockKind
@@ -10,6 +10,7 @@ from luthien_asgi.chunk_edits import with_text
 from luthien_asgi.chunks import Chunk, read_part
 from luthien_asgi.context import StreamContext
 from luthien_asgi.policy import Handling, Policy, Transform
+from luthien_asgi.runs import Run
 
 __all__ = ["UpperCase"]
 
@@ -29,3 +30,8 @@ class UpperCase(Policy):
         text = read_part(chunk).text
         upper = text.upper()
         return None if upper == text else (with_text(chunk, upper),)
+
+    def on_run_added(self, run: Run, ctx: StreamContext) -> Sequence[str] | None:
+        """Send the texts in upper case on."""
+        del ctx
+        return [text.upper() for text in run.texts]

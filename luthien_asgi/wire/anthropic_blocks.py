@@ -6,11 +6,12 @@ output is told is the event itself, so that a `stream: false` answer cannot diff
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, Protocol
 
 from luthien_asgi import jsontext
 from luthien_asgi.wire.anthropic_states import Event, State, StreamState
+from luthien_asgi.wire.framing import framed
 
 __all__ = ["AnthropicFrames", "AnthropicOutput", "BlockWriter"]
 
@@ -40,6 +41,10 @@ class AnthropicOutput(Protocol):
         """Take a `text_delta` of the block with that number."""
         ...
 
+    def texts(self, index: int, kind: tuple[str, str], texts: Sequence[str]) -> list[bytes]:
+        """Take several deltas of it; `kind` is their type and the field of their text."""
+        ...
+
 
 class AnthropicFrames:
     """Writes SSE frames: the event's name is its type."""
@@ -59,6 +64,12 @@ class AnthropicFrames:
             start = b'{"type":"content_block_delta","index":%d,"delta":{"type":"text_delta","text":' % index
             self._head = b"event: content_block_delta\ndata: " + start
         return [self._head + jsontext.dumps(text) + _TEXT_TAIL]
+
+    def texts(self, index: int, kind: tuple[str, str], texts: Sequence[str]) -> list[bytes]:
+        """Return the frames of several deltas, joined."""
+        type_, name = kind[0].encode(), kind[1].encode()
+        start = b'{"type":"content_block_delta","index":%d,"delta":{"type":"%s","%s":' % (index, type_, name)
+        return [framed(b"event: content_block_delta\ndata: " + start, texts, _TEXT_TAIL)]
 
 
 class BlockWriter:
@@ -98,6 +109,11 @@ class BlockWriter:
         """Write a text delta."""
         self._state.go(Event.TEXT_DELTA)
         return self._out.text(self._index, text)
+
+    def texts(self, kind: tuple[str, str], texts: Sequence[str]) -> list[bytes]:
+        """Write several fragments of the open block; `kind` is the type of their deltas, and the field of their text."""
+        self._state.go(_DELTA_EVENTS[kind[0]])
+        return self._out.texts(self._index, kind, texts)
 
     def delta(self, delta: Mapping[str, Any], *, extras: Mapping[str, Any] | None = None) -> list[bytes]:
         """Write a delta of the open block."""

@@ -100,6 +100,10 @@ class Calls:
         known.name = known.name or part.name
         return known
 
+    def is_going(self, call: Call | None, part: Part) -> bool:
+        """Tell whether a part that is a fragment of arguments goes on with this call as it is."""
+        return call is not None and not call.custom and part.source is not None and self._by_source.get(part.source) is call
+
     def next(self, *, named: bool) -> Call | None:
         """Take the next call from those that wait; with `named` only if its name is known."""
         if not self.waiting or (named and not self.waiting[0].name):

@@ -25,6 +25,7 @@ from typing import Any, Final
 
 from luthien_asgi import jsontext
 from luthien_asgi.blocks import BlockKind
+from luthien_asgi.chunks import Part
 from luthien_asgi.errors import BackendError
 from luthien_asgi.wire.anthropic_shapes import check_block, check_delta, check_message, check_message_delta
 from luthien_asgi.wire.decoding import ChunkData, EventDecoder, is_done, parse
@@ -49,6 +50,10 @@ _FITTING: Final[Mapping[str, tuple[str, str]]] = MappingProxyType(
 
 _CACHE_COUNTS: Final = ("cache_read_input_tokens", "cache_creation_input_tokens")
 
+_FRAGMENTS: Final = frozenset({"text_delta", "input_json_delta", "thinking_delta"})
+"""The delta types of which there are many, one like the other."""
+_BARE_RIDER: Final = 3
+"""What a rider holds without an event."""
 _WHOLE_DELTA: Final = 2
 """A delta of two keys (its type and its text) has nothing that the standard fields do not hold."""
 _WHOLE_EVENT: Final = 3
@@ -173,6 +178,19 @@ class AnthropicDecoder(EventDecoder):
         if not fields or len(delta) != _WHOLE_DELTA or len(event) != _WHOLE_EVENT:
             rider["anthropic"] = event
         chunks.append(self._chunk(fields, rider))
+        if len(rider) == _BARE_RIDER and delta["type"] in _FRAGMENTS:
+            self._expect_like(block, rider, delta)
+
+    def _expect_like(self, block: _OpenBlock, rider: ChunkData, delta: ChunkData) -> None:
+        """Expect more fragments like this one."""
+        type_ = delta["type"]
+        kind, name = _FITTING[type_]
+
+        def data(text: str) -> ChunkData:
+            return self._chunk(_fragment(type_, text, block.tool), dict(rider))
+
+        if delta[name]:
+            self._expect((name,), delta[name], Part(kind=BlockKind(kind), source=rider["index"]), data)
 
     def _block_stop(self, event: ChunkData, chunks: list[ChunkData]) -> None:
         index = _index(event)
@@ -182,7 +200,7 @@ class AnthropicDecoder(EventDecoder):
     def _close(self, index: int, chunks: list[ChunkData]) -> None:
         block = self._blocks.pop(index)
         if block.pending is not None:
-            fields = _arguments(block, jsontext.dumps(block.pending).decode())
+            fields = _fragment("input_json_delta", jsontext.dumps(block.pending).decode(), block.tool)
             chunks.append(self._chunk(fields, {"kind": block.kind, "phase": "delta", "index": index}))
         chunks.append(self._chunk({}, {"kind": block.kind, "phase": "close", "index": index}))
 
@@ -236,22 +254,21 @@ def _delta_fields(block: _OpenBlock, delta: ChunkData) -> ChunkData:
         raise malformed()
     if len(delta) > _WHOLE_DELTA:
         check_delta(delta, block.said["type"])
-    if kind == "text_delta":
-        return {"content": text}
-    if kind == "input_json_delta":
-        return _arguments(block, text)
-    if block.signed:
+    if block.signed and block.kind == BlockKind.THINKING:
         raise malformed()
-    if kind == "thinking_delta":
-        return _thinking(text, None)
-    block.signed = True
-    return {"thinking_blocks": [{"type": "thinking", "thinking": "", "signature": text}]}
-
-
-def _arguments(block: _OpenBlock, fragment: str) -> ChunkData:
-    if fragment:
+    if kind == "signature_delta":
+        block.signed = True
+        return {"thinking_blocks": [{"type": "thinking", "thinking": "", "signature": text}]}
+    if kind == "input_json_delta" and text:
         block.pending = None
-    return {"tool_calls": [{"index": block.tool, "function": {"arguments": fragment}}]}
+    return _fragment(kind, text, block.tool)
+
+
+def _fragment(kind: str, text: str, tool: int) -> ChunkData:
+    """Return one fragment of a block in the common format's fields; `tool` is the number of a call among its like."""
+    if kind == "input_json_delta":
+        return {"tool_calls": [{"index": tool, "function": {"arguments": text}}]}
+    return {"content": text} if kind == "text_delta" else _thinking(text, None)
 
 
 def _thinking(text: str, signature: str | None) -> ChunkData:

@@ -23,6 +23,7 @@ from typing import Any, Final
 from luthien_asgi.blocks import BlockKind
 from luthien_asgi.chunks import Chunk, Part, finish_reason_of, plain_text, read_part, side_data, usage_of
 from luthien_asgi.errors import ApiError, StreamStateError
+from luthien_asgi.runs import Run
 from luthien_asgi.wire.anthropic_blocks import AnthropicFrames, BlockWriter
 from luthien_asgi.wire.anthropic_calls import Call, Calls
 from luthien_asgi.wire.anthropic_ending import Ending
@@ -30,6 +31,7 @@ from luthien_asgi.wire.anthropic_message import is_unknown, message_start
 from luthien_asgi.wire.anthropic_states import State
 from luthien_asgi.wire.collect import AnthropicCollector
 from luthien_asgi.wire.error_bodies import anthropic_error
+from luthien_asgi.wire.framing import feed_each
 from luthien_asgi.wire.omissions import Omissions
 
 __all__ = ["AnthropicEncoder"]
@@ -37,6 +39,12 @@ __all__ = ["AnthropicEncoder"]
 _COMMENT: Final = b": ping\n\n"
 _TEXTS: Final = frozenset({BlockKind.TEXT, BlockKind.REFUSAL})
 """What is written as a text block; a refusal is one of its own."""
+_DELTAS: Final[Mapping[BlockKind, tuple[str, str]]] = {
+    BlockKind.TEXT: ("text_delta", "text"),
+    BlockKind.THINKING: ("thinking_delta", "thinking"),
+    BlockKind.TOOL_CALL: ("input_json_delta", "partial_json"),
+}
+"""The delta that a fragment of each kind is, and the field that it stands in."""
 _TELLING: Final = (None, BlockKind.OTHER)
 """What may have more beside it than a block's words."""
 _PING: Final = b'event: ping\ndata: {"type": "ping"}\n\n'
@@ -100,6 +108,24 @@ class AnthropicEncoder:
             frames = self._begin(chunk.model, None) + self._take(part, signable=_is_signable(chunk, part))
         reason = finish_reason_of(chunk)
         return frames if reason is None else frames + self._finished(chunk, part, reason)
+
+    def feed_run(self, run: Run) -> list[bytes]:
+        """Return the frames of a run's chunks. Raises `StreamStateError` for what the order of events does not allow."""
+        part, at = run.part, self._open
+        if part.choice != 0 or at is None or not self._flows(at, part):
+            return feed_each(self, run)
+        self._ending.characters += run.characters
+        return self._writer.texts(_DELTAS[at.kind], run.texts)
+
+    def _flows(self, at: _Open, part: Part) -> bool:
+        """Tell whether a part that is a fragment goes on with the open block as it is."""
+        if at.kind is not part.kind or at.kind not in _DELTAS:
+            return False
+        if at.kind is BlockKind.TOOL_CALL:
+            return self._calls.is_going(at.call, part)
+        if at.kind is BlockKind.THINKING and (at.signature or (part.source is not None and not at.bounded)):
+            return False
+        return part.source is None or at.source is None or part.source == at.source
 
     def finish(self) -> list[bytes]:
         """Return the frames that end the message. Raises `StreamStateError` when no finish reason was seen."""

@@ -7,7 +7,7 @@ block where nothing is known of it: what a policy judged, and a client reads, un
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -70,6 +70,10 @@ class AnthropicCollector:
         """Add text to a block; there is no frame."""
         self._blocks[index].texts["text"].append(text)
         return []
+
+    def texts(self, index: int, kind: tuple[str, str], texts: Sequence[str]) -> list[bytes]:
+        """Add several deltas to a block; there is no frame."""
+        return self.event({"type": "content_block_delta", "index": index, "delta": {"type": kind[0], kind[1]: "".join(texts)}})
 
     def body(self) -> dict[str, Any]:
         """Return the message."""

@@ -1,19 +1,29 @@
-"""What the two stream decoders have in common: the events' order of errors and ends."""
+"""What the two stream decoders have in common: the events' order of errors and ends, and what comes as a run.
+
+Strategy: an event that is a fragment of text and nothing else leaves a template (`luthien_asgi.wire.templates`), and those after
+it that are like it are read as one run. Any other event ends that: what a fragment means depends on what came before it.
+"""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Final
 
 from luthien_asgi import jsontext
+from luthien_asgi.chunks import Part
 from luthien_asgi.errors import BackendError
+from luthien_asgi.runs import Run
 from luthien_asgi.wire.faults import malformed
-from luthien_asgi.wire.sse import SSEDecoder, SSEEvent
+from luthien_asgi.wire.sse import SSEDecoder, SSEEvent, read_block
+from luthien_asgi.wire.templates import Template
 
 __all__ = ["ChunkData", "EventDecoder", "is_done", "parse"]
 
 ChunkData = dict[str, Any]
 """The data of one chunk (its shape is in `luthien_asgi.chunks`)."""
+_TRIES: Final = 8
+"""Templates that are made one after the other without another event like them: some providers change a field with every event."""
 
 
 class EventDecoder(ABC):
@@ -26,6 +36,10 @@ class EventDecoder(ABC):
     def __init__(self, frame_bytes: int) -> None:
         self._sse = SSEDecoder(frame_bytes)
         self._finished = False
+        self._template: Template | None = None
+        self._tries = 0
+        self._block = b""
+        """The event that is being read, if it stands alone."""
         self.error: BackendError | None = None
 
     @property
@@ -35,18 +49,61 @@ class EventDecoder(ABC):
 
     def feed(self, data: bytes) -> list[ChunkData]:
         """Return the chunks of the events that end in these bytes. Raises the `BackendError` that an earlier call left."""
+        chunks: list[ChunkData] = []
+        for item in self.feed_runs(data):
+            chunks += item.data() if isinstance(item, Run) else [item]
+        return chunks
+
+    def feed_runs(self, data: bytes) -> list[ChunkData | Run]:
+        """Return the same, with what is one run as one item."""
         if self.error is not None:
             raise self.error
-        chunks: list[ChunkData] = []
+        found: list[ChunkData | Run] = []
         try:
-            for event in self._sse.feed(data):
-                if not self._finished:
-                    self._take(event, chunks)
+            self._read(self._sse.blocks(data), found)
         except BackendError as error:
             self.error = error
         if self.error is None and not self._finished:
             self.error = self._sse.error
-        return chunks
+        return found
+
+    def _read(self, blocks: list[bytes], found: list[ChunkData | Run]) -> None:
+        place = 0
+        while place < len(blocks) and not self._finished:
+            if self._template is not None:
+                run, place = self._template.run(blocks, place)
+                if run is not None:
+                    self._tries = 0
+                    found.append(run)
+                    continue
+                self._template = None
+            self._block = blocks[place]
+            place += 1
+            self._read_block(found)
+
+    def _read_block(self, found: list[ChunkData | Run]) -> None:
+        events: list[SSEEvent] = []
+        chunks: list[ChunkData] = []
+        read_block(self._block, events)
+        if len(events) != 1:
+            self._block = b""  # a comment beside it says that the provider lives
+        try:
+            for event in events:
+                if not self._finished:
+                    self._take(event, chunks)
+        finally:
+            found += chunks
+
+    def _expect(self, names: tuple[str, ...], text: str, part: Part, data: Callable[[str], ChunkData]) -> None:
+        """Expect events like the one that is being read: a fragment of `text`, in one of the fields `names`, and nothing else.
+
+        `part` is what it says but for the text; `data` returns the chunk of another text.
+        """
+        if self._tries >= _TRIES or not self._block:
+            return
+        self._tries += 1
+        templates = (Template.of(self._block, name, text, part, data) for name in names)
+        self._template = next((template for template in templates if template is not None), None)
 
     def finish(self) -> list[ChunkData]:
         """Return the last chunks, now that the provider closed its stream.

@@ -5,7 +5,7 @@ Strategy: what the deltas say is kept in pieces and put together once, by the ru
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -105,6 +105,11 @@ class OpenAICollector:
     def text(self, choice: int, name: str, text: str, top: Mapping[str, Any] = NOTHING) -> list[bytes]:
         """Add one fragment; there is no frame."""
         return self.delta(choice, {name: text}, top=top)
+
+    def texts(self, choice: int, name: str, texts: Sequence[str], call: int | None = None) -> list[bytes]:
+        """Add several fragments; there is no frame."""
+        text = "".join(texts)
+        return self.delta(choice, {name: text} if call is None else {"tool_calls": [{"index": call, "function": {name: text}}]})
 
     def _add_top(self, top: Mapping[str, Any]) -> list[bytes]:
         for name, value in top.items():

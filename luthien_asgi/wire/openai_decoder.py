@@ -13,8 +13,11 @@ Deliberate differences from the bytes (those of `luthien_asgi.wire.split` come o
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
+from luthien_asgi.blocks import BlockKind
+from luthien_asgi.chunks import Part
 from luthien_asgi.errors import BackendError
 from luthien_asgi.wire.decoding import ChunkData, EventDecoder, is_done, parse
 from luthien_asgi.wire.faults import error_fields, provider_error
@@ -23,6 +26,13 @@ from luthien_asgi.wire.sse import SSEEvent
 
 __all__ = ["OpenAIDecoder"]
 
+_TEXTS: Final[Mapping[str, tuple[BlockKind, tuple[str, ...]]]] = {
+    "content": (BlockKind.TEXT, ("content",)),
+    "reasoning_content": (BlockKind.THINKING, ("reasoning_content", "reasoning")),
+    "refusal": (BlockKind.REFUSAL, ("refusal",)),
+}
+"""Of a delta's texts: the kind, and the names that providers have for it."""
+_FRAGMENT: Final = frozenset({"index", "function"})
 _FAILURES: Final = frozenset({"error", "network_error", "abort"})
 
 
@@ -49,7 +59,27 @@ class OpenAIDecoder(EventDecoder):
             parsed = parse(data)
             _raise_error(event.event, parsed)
             self._identify(parsed)
+            before = len(chunks)
             self._pass(split_chunk(parsed, self._seen), chunks)
+            if len(chunks) == before + 1:
+                self._expect_like(chunks[before])
+
+    def _expect_like(self, chunk: ChunkData) -> None:
+        """Expect more events like this one if its chunk is a fragment of a text and nothing else."""
+        if "provider_specific_fields" in chunk or "usage" in chunk or not chunk["choices"]:
+            return
+        (choice,) = chunk["choices"]
+        if choice["finish_reason"] is not None or choice["logprobs"] is not None:
+            return
+        fragment = _fragment_of(choice["delta"])
+        if fragment is None:
+            return
+        names, text, part, delta = fragment
+
+        def data(other: str) -> ChunkData:
+            return {**chunk, "choices": [{**choice, "delta": delta(other)}]}
+
+        self._expect(names, text, part._replace(choice=choice["index"]), data)
 
     def _identify(self, data: ChunkData) -> None:
         if not self._id:
@@ -110,6 +140,24 @@ class OpenAIDecoder(EventDecoder):
     def _sign_of_life(self) -> ChunkData:
         created = self._created or self._fallback_created
         return {"id": self._id, "created": created, "model": self._model, "choices": []}
+
+
+def _fragment_of(delta: ChunkData) -> tuple[tuple[str, ...], str, Part, Callable[[str], ChunkData]] | None:
+    """Return of a delta that is one fragment: the fields that may hold it, its text, what it is a part of, and how it is made."""
+    if len(delta) != 1:
+        return None
+    ((name, said),) = delta.items()
+    if name in _TEXTS:
+        kind, names = _TEXTS[name]
+        return (names, said, Part(kind=kind), lambda text: {name: text}) if said else None
+    if name != "tool_calls" or len(said) != 1:
+        return None
+    (call,) = said
+    body, index = call.get("function"), call.get("index")
+    if call.keys() != _FRAGMENT or body.keys() != {"arguments"} or not body["arguments"]:
+        return None
+    part = Part(kind=BlockKind.TOOL_CALL, source=index)
+    return ("arguments",), body["arguments"], part, lambda text: {"tool_calls": [{**call, "function": {"arguments": text}}]}
 
 
 def _raise_error(event: str, data: ChunkData) -> None:

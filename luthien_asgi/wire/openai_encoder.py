@@ -29,9 +29,11 @@ from luthien_asgi.chunks import (
 )
 from luthien_asgi.errors import ApiError, StreamStateError
 from luthien_asgi.request import ChatRequest
+from luthien_asgi.runs import Run
 from luthien_asgi.settings import StreamSettings
 from luthien_asgi.wire.beside import Beside
 from luthien_asgi.wire.error_bodies import openai_error
+from luthien_asgi.wire.framing import feed_each
 from luthien_asgi.wire.omissions import OWN, Omissions
 from luthien_asgi.wire.openai_collect import OpenAICollector
 from luthien_asgi.wire.openai_frames import NOTHING, Identity, OpenAIFrames, OpenAIOutput
@@ -41,6 +43,13 @@ from luthien_asgi.wire.usage import finish_reason_for, openai_usage
 __all__ = ["OpenAIEncoder"]
 
 _MEDIA: Final = ("audio", "images")
+_FRAGMENTS: Final[Mapping[BlockKind | None, str]] = {
+    BlockKind.TEXT: "content",
+    BlockKind.THINKING: "reasoning_content",
+    BlockKind.REFUSAL: "refusal",
+    BlockKind.TOOL_CALL: "arguments",
+}
+"""The field that a fragment of each kind stands in."""
 _COMMENT: Final = b": ping\n\n"
 _NO_CONTENT: Final[Mapping[str, Any]] = {"role": "assistant", "content": None, "refusal": None}
 _TEXT_FIRST: Final[Mapping[str, Any]] = {"role": "assistant", "content": "", "refusal": None}
@@ -113,6 +122,20 @@ class OpenAIEncoder:
         if reason is not None:
             return frames + self._finish(self._choice(part.choice), reason)
         return frames + self._rest(self._choice(part.choice)) if extras else frames
+
+    def feed_run(self, run: Run) -> list[bytes]:
+        """Return the frames of a run's chunks. Raises `StreamStateError` for content after a finish."""
+        self._require_open()
+        part = run.part
+        if part.kind in _FRAGMENTS and self._flows(part.choice):
+            name = _FRAGMENTS[part.kind]
+            if part.kind is not BlockKind.TOOL_CALL:
+                return self._out.texts(part.choice, name, run.texts)
+            choice = self._choices[part.choice]
+            number = choice.calls.going(part.source) if not choice.legacy else None
+            if number is not None:
+                return self._out.texts(part.choice, name, run.texts, number)
+        return feed_each(self, run)
 
     def finish(self) -> list[bytes]:
         """Return the usage frame, where it was asked for, and `[DONE]`. Raises `StreamStateError` when a choice has no finish."""

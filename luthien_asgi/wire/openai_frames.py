@@ -7,11 +7,12 @@ the serialising of its text.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, Protocol
 
 from luthien_asgi import jsontext
 from luthien_asgi.chunks import Chunk
+from luthien_asgi.wire.framing import framed
 
 __all__ = ["NOTHING", "Identity", "OpenAIFrames", "OpenAIOutput"]
 
@@ -40,6 +41,10 @@ class OpenAIOutput(Protocol):
 
     def text(self, choice: int, name: str, text: str, top: Mapping[str, Any] = NOTHING) -> list[bytes]:
         """Take a delta that is one fragment: of `content`, `reasoning_content` or `refusal`."""
+        ...
+
+    def texts(self, choice: int, name: str, texts: Sequence[str], call: int | None = None) -> list[bytes]:
+        """Take deltas that are one fragment each, those of `arguments` of a tool call with its number."""
         ...
 
     def end(self, usage: Mapping[str, Any] | None, top: Mapping[str, Any] = NOTHING) -> list[bytes]:
@@ -110,6 +115,13 @@ class OpenAIFrames:
         if head is None:
             head = self._heads[choice, name] = self._start() + b'[{"index":%d,"delta":{"%s":' % (choice, name.encode())
         return [head + jsontext.dumps(text) + (self._tail + _end(top) if top else self._last)]
+
+    def texts(self, choice: int, name: str, texts: Sequence[str], call: int | None = None) -> list[bytes]:
+        """Return the frames of several fragments, joined."""
+        if call is None:
+            return [framed(self._start() + b'[{"index":%d,"delta":{"%s":' % (choice, name.encode()), texts, self._last)]
+        start = b'[{"index":%d,"delta":{"tool_calls":[{"index":%d,"function":{"arguments":' % (choice, call)
+        return [framed(self._start() + start, texts, b"}}]" + self._last)]
 
     def end(self, usage: Mapping[str, Any] | None, top: Mapping[str, Any] = NOTHING) -> list[bytes]:
         """Return the usage frame, if it was asked for and is known, and the terminator."""

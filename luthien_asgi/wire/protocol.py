@@ -8,6 +8,7 @@ from typing import Any, Protocol
 from luthien_asgi.chunks import Chunk
 from luthien_asgi.errors import ApiError
 from luthien_asgi.request import ChatRequest, WireName
+from luthien_asgi.runs import Run
 from luthien_asgi.settings import Limits, StreamSettings
 
 __all__ = ["StreamEncoder", "WireFormat"]
@@ -22,6 +23,10 @@ class StreamEncoder(Protocol):
 
     def feed(self, chunk: Chunk) -> list[bytes]:
         """Return the frames that the chunk gives, perhaps none."""
+        ...
+
+    def feed_run(self, run: Run) -> list[bytes]:
+        """Return the frames of a run's chunks, those that leave together perhaps joined."""
         ...
 
     def finish(self) -> list[bytes]:

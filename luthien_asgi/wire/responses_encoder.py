@@ -30,7 +30,9 @@ from luthien_asgi.chunks import Chunk, Part, delta_field, finish_reason_of, plai
 from luthien_asgi.errors import ApiError, StreamStateError
 from luthien_asgi.reasoning_items import CarriedThinking, encode
 from luthien_asgi.request import ChatRequest
+from luthien_asgi.runs import Run
 from luthien_asgi.settings import StreamSettings
+from luthien_asgi.wire.framing import feed_each
 from luthien_asgi.wire.omissions import Omissions
 from luthien_asgi.wire.responses_calls import Call, Calls, OpenItem
 from luthien_asgi.wire.responses_citations import Citations, annotation_of, citation_in, logprobs_of
@@ -94,6 +96,13 @@ class ResponsesEncoder:
             frames = self._begin(chunk) + self._take(chunk, part)
         reason = finish_reason_of(chunk)
         return frames if reason is None else frames + self._finished(reason)
+
+    def feed_run(self, run: Run) -> list[bytes]:
+        """Return the frames of a run's chunks. Raises `StreamStateError` for content after a finish."""
+        if not (self._flows and run.part.kind is BlockKind.TEXT and run.part.choice == 0):
+            return feed_each(self, run)
+        self._response.characters += run.characters
+        return [frame for text in run.texts for frame in self._writer.fragment(text)]
 
     def finish(self) -> list[bytes]:
         """Return the frame that ends a good answer. Raises `StreamStateError` when no finish reason was seen."""

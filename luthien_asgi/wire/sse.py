@@ -16,7 +16,7 @@ from typing import Final, NamedTuple
 
 from luthien_asgi.errors import BackendError
 
-__all__ = ["COMMENT", "SSEDecoder", "SSEEvent", "frame"]
+__all__ = ["COMMENT", "SSEDecoder", "SSEEvent", "frame", "read_block"]
 
 COMMENT: Final = b": ping\n\n"
 """A frame that every client ignores: a keepalive."""
@@ -54,25 +54,33 @@ class SSEDecoder:
 
     def feed(self, data: bytes) -> list[SSEEvent]:
         """Return the events that end in these bytes. Raises the `BackendError` that an earlier call left in `error`."""
+        events: list[SSEEvent] = []
+        for block in self.blocks(data):
+            read_block(block, events)
+        return events
+
+    def blocks(self, data: bytes) -> list[bytes]:
+        """Return the same events unread, for `read_block`: the lines of each, joined by LF."""
         if self.error is not None:
             raise self.error
         if self._at_start:
             data = self._without_mark(data)
         if self._skip_lf or b"\r" in data:
             data = self._with_line_feeds(data)
-        events: list[SSEEvent] = []
+        comments: list[bytes] = []
         if self._tail:
             if not self._completes_tail(data):
-                self._keep(data, events)
-                return events
+                self._keep(data, comments)
+                return comments
             data = b"".join((*self._tail, data))
         blocks = data.split(b"\n\n")
         tail = blocks.pop()
-        self._read(blocks, events)
+        if blocks and len(max(blocks, key=len)) > self._limit:
+            blocks = self._before_refused(blocks)
         self._tail, self._tail_size = [], 0
         if tail and self.error is None:
-            self._keep(tail, events)
-        return events
+            self._keep(tail, comments)
+        return blocks + comments if comments else blocks
 
     def close(self) -> list[SSEEvent]:
         """Return the event that the end of the stream left without its blank line, if it has data."""
@@ -103,33 +111,32 @@ class SSEDecoder:
     def _completes_tail(self, data: bytes) -> bool:
         return b"\n\n" in data or (data.startswith(b"\n") and self._tail[-1].endswith(b"\n"))
 
-    def _keep(self, data: bytes, events: list[SSEEvent]) -> None:
+    def _keep(self, data: bytes, comments: list[bytes]) -> None:
         """Keep the beginning of an event. A comment is over at its line's end: it may be all that comes for a minute."""
         if not data:
             return
         self._tail.append(data)
         self._tail_size += len(data)
         if b"\n" in data and self._tail[0][:1] in {b":", b"\n"}:
-            rest = _read_comments(b"".join(self._tail), events)
+            rest = _take_comments(b"".join(self._tail), comments)
             self._tail, self._tail_size = ([rest] if rest else []), len(rest)
         if self._tail_size > self._limit + 1:  # the line break at its end does not count
             self._refuse()
 
-    def _read(self, blocks: list[bytes], events: list[SSEEvent]) -> None:
-        for block in blocks:
-            if len(block) > self._limit:
-                self._refuse()
-                return
-            if block.startswith(b"data: ") and b"\n" not in block:
-                events.append(SSEEvent("", block[6:]))
-            elif block:
-                _read_block(block, events)
+    def _before_refused(self, blocks: list[bytes]) -> list[bytes]:
+        """Return what came before the first event that is too large, and refuse that."""
+        self._refuse()
+        return blocks[: next(place for place, block in enumerate(blocks) if len(block) > self._limit)]
 
     def _refuse(self) -> None:
         self.error = BackendError(f"the provider sent an event of more than {self._limit} bytes (frame_bytes)")
 
 
-def _read_block(block: bytes, events: list[SSEEvent]) -> None:
+def read_block(block: bytes, events: list[SSEEvent]) -> None:
+    """Append the event of a block of lines, or the signs of life in it."""
+    if block.startswith(b"data: ") and b"\n" not in block:
+        events.append(SSEEvent("", block[6:]))
+        return
     name, _, data = block.partition(b"\n")
     if name.startswith(b"event: ") and data.startswith(b"data: ") and b"\n" not in data:
         events.append(SSEEvent(name[7:].decode("utf-8", "replace"), data[6:]))
@@ -155,11 +162,11 @@ def _read_lines(block: bytes, events: list[SSEEvent]) -> None:
         events.append(_SIGN_OF_LIFE)
 
 
-def _read_comments(tail: bytes, events: list[SSEEvent]) -> bytes:
-    """Count the whole comment lines at the beginning, and return what follows them."""
+def _take_comments(tail: bytes, comments: list[bytes]) -> bytes:
+    """Take the whole comment lines at the beginning, each a block of its own, and return what follows them."""
     start = len(tail) - len(tail.lstrip(b"\n"))
     while tail.startswith(b":", start) and (end := tail.find(b"\n", start)) >= 0:
-        events.append(_SIGN_OF_LIFE)
+        comments.append(tail[start:end])
         start = end + 1
     return tail[start:]
 

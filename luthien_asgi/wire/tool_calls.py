@@ -89,6 +89,11 @@ class CallNumbers:
         call.held.append(part.text)
         return self._opening(call, part.name) if part.name else None
 
+    def going(self, source: int | None) -> int | None:
+        """Return the number of the call to which more arguments can be added as they are, or None where there is more to it."""
+        call = self._by_source.get(source) if source is not None else None
+        return None if call is None or call.custom or call.own or call.body or call.ran_at_provider else call.index
+
     def unnamed(self) -> list[dict[str, Any]]:
         """Return the entries of calls that never got a name: what their provider said is not lost."""
         calls, self._unnamed = list(self._unnamed), []

@@ -1,15 +1,17 @@
 """Runs one answer through a policy in the real middleware, whatever the provider's wire, the cut, the client and the form.
 
-Strategy: the answer is written as its provider writes it and read by the package's own decoder, in packets that cut characters
-in two, so a policy gets the chunks that it would get from that provider.
+Strategy: the answer is written as its provider writes it and read by the package's own decoder, so a policy gets the chunks that
+it would get from that provider: one by one, out of packets that cut characters in two, and every second time as they come when
+they come together, with runs among them.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Final
+from typing import Any, Final, Literal, overload
 
 from luthien_asgi.approvals import Approvals
 from luthien_asgi.backend.protocol import BackendCall
@@ -18,6 +20,7 @@ from luthien_asgi.chunks import Chunk
 from luthien_asgi.compose import Composable, Governed
 from luthien_asgi.policy import Handling, Policy, Transform
 from luthien_asgi.request import WireName
+from luthien_asgi.runs import Run
 from luthien_asgi.settings import StreamSettings
 from luthien_asgi.testing.backend import ScriptedBackend, ScriptedStream, Step
 from luthien_asgi.testing.chunk_builders import build_chunk, chunks
@@ -60,9 +63,11 @@ class ProofBackend(ScriptedBackend):
     """Answers with the answer, and a judge's model with what its judge says. `watch` is called whenever a chunk is asked for."""
 
     def __init__(
-        self, steps: Sequence[Step], *, wire: WireName, judges: Judges, watch: Callable[[], object] | None = None
+        self, steps: Sequence[Step | Run], *, wire: WireName, judges: Judges, watch: Callable[[], object] | None = None
     ) -> None:
-        super().__init__(steps, wire=wire, names=("scripted", *judges))
+        chunks_alone = [step for step in steps if not isinstance(step, Run)]
+        super().__init__(chunks_alone, wire=wire, names=("scripted", *judges))
+        self._together = steps if len(chunks_alone) < len(steps) else ()
         self.judge_calls = 0
         """How often a policy asked a judge."""
         self._judges = judges
@@ -75,6 +80,8 @@ class ProofBackend(ScriptedBackend):
             self.judge_calls += 1
             return ScriptedStream(chunks(judge(call)), sent=dict(call.request.body))
         stream = await super().open(call)
+        if self._together:
+            return _Together(stream, self._together)
         return stream if self._watch is None else _Watched(stream, self._watch)
 
 
@@ -98,6 +105,43 @@ class _Watched(ScriptedStream):
         await super().aclose()
 
 
+class _Together(ScriptedStream):
+    """A stream that gives runs as they are (a `RunStream`)."""
+
+    def __init__(self, stream: ScriptedStream, steps: Sequence[Step | Run]) -> None:
+        super().__init__((), sent=stream.sent)
+        self._stream = stream
+        self._left = deque(steps)
+
+    async def __anext__(self) -> Chunk:
+        item = await self.next_run()
+        if not isinstance(item, Run):
+            return item
+        first, *rest = item.chunks()
+        self._left.extendleft(reversed(rest))
+        return first
+
+    async def next_run(self) -> Chunk | Run:
+        """Return the next chunk or run."""
+        item = self.take_ready()
+        if item is None:
+            raise StopAsyncIteration
+        return item
+
+    def take_ready(self) -> Chunk | Run | None:
+        """Return the next chunk or run; only the end is waited for."""
+        item = self._left.popleft() if self._left else None
+        if isinstance(item, Exception):
+            raise item
+        return None if isinstance(item, asyncio.Event) else item
+
+    async def aclose(self) -> None:
+        """Close the stream under it."""
+        self._left.clear()
+        await self._stream.aclose()
+        await super().aclose()
+
+
 @dataclass(slots=True)
 class Stage:
     """Makes the policy, runs cases through it, and counts them."""
@@ -115,11 +159,17 @@ class Stage:
 
         Raises `LookupError` for a judge that has nothing to say: the model's own answer in its place would prove nothing.
         """
-        steps = decoded(events_of(case.cut.of(case.answer), case.provider), case.provider)
+        together = watch is None and self.runs % 2 == 1
+        steps = decoded(events_of(case.cut.of(case.answer), case.provider), case.provider, together=together)
         return await self.play(case, steps, watch=watch, policy=policy)
 
     async def play(
-        self, case: Case, steps: Sequence[Chunk], *, watch: Callable[[], object] | None = None, policy: Composable | None = None
+        self,
+        case: Case,
+        steps: Sequence[Chunk | Run],
+        *,
+        watch: Callable[[], object] | None = None,
+        policy: Composable | None = None,
     ) -> PolicyRun:
         """Run chunks in the place of the case's answer."""
         self.runs += 1
@@ -157,9 +207,16 @@ def events_of(answer: Answer, provider: WireName) -> list[bytes]:
     return RENDERERS[provider].events(answer, _ASKED)
 
 
-def decoded(events: Sequence[bytes], provider: WireName) -> list[Chunk]:
-    """Return the chunks that the package reads from a provider's events."""
+@overload
+def decoded(events: Sequence[bytes], provider: WireName, *, together: Literal[False] = False) -> list[Chunk]: ...
+@overload
+def decoded(events: Sequence[bytes], provider: WireName, *, together: bool) -> Sequence[Chunk | Run]: ...
+def decoded(events: Sequence[bytes], provider: WireName, *, together: bool = False) -> Sequence[Chunk | Run]:
+    """Return the chunks that the package reads from a provider's events; with `together` as runs where that goes."""
     decoder = (AnthropicDecoder if provider == "anthropic" else OpenAIDecoder)(_FRAME_BYTES, 1_700_000_000)
     data = b"".join(events)
+    if together:
+        read = [*decoder.feed_runs(data), *decoder.finish()]
+        return [item.made_by(build_chunk) if isinstance(item, Run) else build_chunk(item) for item in read]
     found = [part for at in range(0, len(data), _PACKET) for part in decoder.feed(data[at : at + _PACKET])]
     return [build_chunk(part) for part in (*found, *decoder.finish())]

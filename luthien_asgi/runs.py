@@ -1,0 +1,69 @@
+"""Runs: chunks of one block that came together and differ in their text alone.
+
+Strategy: most of an answer is fragments of one text, and what is done for a chunk is nearly always done for its text. So what a
+provider wrote together travels as one object from its decoder to the client's frames, as long as nobody needs the chunks one by
+one. A run stands for its chunks: whoever wants them gets them, real ones, and the client gets a frame for each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from luthien_asgi.chunks import Chunk, ChunkFactory, Part, text_size
+
+__all__ = ["Run"]
+
+
+class Run:
+    """At least one chunk. Each has a text of its own, none of them empty, and says nothing beside it.
+
+    Args:
+        part: What each chunk is, but for its text.
+        texts: The text of each.
+        data: Returns the data (the shape in `luthien_asgi.chunks`) of the chunk with a text.
+        make: Builds chunks. A decoder, which knows of no chunks, leaves it out; see `made_by`.
+    """
+
+    __slots__ = ("_data", "_make", "characters", "part", "texts")
+
+    def __init__(
+        self, part: Part, texts: Sequence[str], data: Callable[[str], dict[str, Any]], make: ChunkFactory | None = None
+    ) -> None:
+        self.part = part
+        self.texts = texts
+        self.characters = sum(map(len, texts))
+        """Of all texts together."""
+        self._data = data
+        self._make = make
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    @property
+    def size(self) -> int:
+        """How many bytes the chunks are counted with in queues."""
+        return self.characters + len(self.texts) * text_size("")
+
+    def made_by(self, make: ChunkFactory) -> Run:
+        """Let this run's chunks be built by a factory."""
+        self._make = make
+        return self
+
+    def with_texts(self, texts: Sequence[str]) -> Run:
+        """Return the run of chunks like these with other texts."""
+        return Run(self.part, texts, self._data, self._make)
+
+    def data(self) -> list[dict[str, Any]]:
+        """Return the data of each chunk."""
+        return [self._data(text) for text in self.texts]
+
+    def chunks(self) -> list[Chunk]:
+        """Return the chunks."""
+        make, data = self._make, self._data
+        assert make is not None  # noqa: S101 - the backend's stream says who makes them
+        return [make(data(text)) for text in self.texts]
+
+    def first(self) -> Mapping[str, Any]:
+        """Return the data of the first chunk."""
+        return self._data(self.texts[0])

@@ -1,0 +1,354 @@
+"""Runs: what came together travels together, and nobody can tell but by the time it takes."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable, Iterable, Sequence
+from itertools import accumulate
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from luthien_asgi.backend.chunks import build
+from luthien_asgi.blocks import BlockKind
+from luthien_asgi.chunks import Chunk, read_part
+from luthien_asgi.compose import Chain
+from luthien_asgi.context import StreamContext
+from luthien_asgi.errors import BackendError, ConfigError
+from luthien_asgi.plans import PolicyPlan
+from luthien_asgi.policies import ReplaceText, UpperCase
+from luthien_asgi.policy import Policy, Transform, blocking
+from luthien_asgi.queues import StreamQueue
+from luthien_asgi.request import ChatRequest, WireName
+from luthien_asgi.runs import Run
+from luthien_asgi.settings import StreamSettings
+from luthien_asgi.testing import Answer, Text, ToolCall
+from luthien_asgi.testing.proof.cuts import Cut
+from luthien_asgi.testing.proof.stage import Case, Stage, decoded, events_of
+from luthien_asgi.wire.anthropic_decoder import AnthropicDecoder
+from luthien_asgi.wire.anthropic_encoder import AnthropicEncoder
+from luthien_asgi.wire.decoding import EventDecoder
+from luthien_asgi.wire.framing import framed
+from luthien_asgi.wire.openai_decoder import OpenAIDecoder
+from luthien_asgi.wire.openai_encoder import OpenAIEncoder
+from luthien_asgi.wire.protocol import StreamEncoder
+from luthien_asgi.wire.responses_encoder import ResponsesEncoder
+
+CORPUS = Path(__file__).parent / "corpus"
+STREAMS = sorted((wire, path) for wire in ("openai", "anthropic") for path in (CORPUS / wire).glob("*.sse"))
+TEXTS = st.text(st.sampled_from('ab"\\,/\n\t\x7f é\u2028😀{}[]:'), max_size=8)
+DECODERS: dict[str, type[EventDecoder]] = {"openai": OpenAIDecoder, "anthropic": AnthropicDecoder}
+
+
+def decoder_of(wire: str) -> EventDecoder:
+    return DECODERS[wire](1 << 20, 9)  # type: ignore[call-arg]  # both take these
+
+
+def one_by_one(wire: str, data: bytes) -> tuple[list[Any], str]:
+    """Read event by event, with a decoder that expects nothing: what parsing each event gives."""
+    decoder = decoder_of(wire)
+    decoder._tries = 1 << 30
+    return _read(decoder, [data])
+
+
+def _read(decoder: EventDecoder, packets: Iterable[bytes]) -> tuple[list[Any], str]:
+    found: list[Any] = []
+    try:
+        for packet in packets:
+            found += decoder.feed(packet)
+        found += decoder.finish()
+    except BackendError as error:
+        return found, error.message
+    return found, ""
+
+
+def openai_events(texts: Sequence[str], *, write: Callable[[Any], str] = json.dumps) -> bytes:
+    said = [{"role": "assistant", "content": ""}, *({"content": text} for text in texts)]
+    chunks = [{"id": "c", "created": 1, "model": "m", "choices": [{"index": 0, "delta": delta}]} for delta in said]
+    end = {"id": "c", "created": 1, "model": "m", "choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}
+    return b"".join(f"data: {write(chunk)}\n\n".encode() for chunk in (*chunks, end)) + b"data: [DONE]\n\n"
+
+
+# --- decoders -----------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("wire", "path"), STREAMS, ids=[f"{wire}-{path.stem}" for wire, path in STREAMS])
+def test_every_stream_reads_as_it_does_event_by_event(wire: str, path: Path) -> None:
+    """The same chunks and the same end, whole and in packets of an odd length."""
+    data = path.read_bytes()
+    expected = one_by_one(wire, data)
+    assert _read(decoder_of(wire), [data]) == expected
+    assert _read(decoder_of(wire), [data[at : at + 997] for at in range(0, len(data), 997)]) == expected
+
+
+@given(st.lists(TEXTS, max_size=12), st.booleans())
+def test_any_texts_read_as_they_do_event_by_event(texts: list[str], ascii_only: bool) -> None:
+    """Quotes, commas, backslashes and empty texts among them: what separates two strings also stands in one."""
+    data = openai_events(texts, write=lambda value: json.dumps(value, ensure_ascii=ascii_only))
+    assert _read(decoder_of("openai"), [data]) == one_by_one("openai", data)
+
+
+@given(st.lists(st.binary(max_size=6), min_size=1, max_size=4))
+def test_any_bytes_in_the_place_of_a_text_read_as_they_do_event_by_event(bodies: list[bytes]) -> None:
+    """Bytes that are no JSON string, or more than one, are what the parser says they are."""
+    head, tail = openai_events(["one", "two"]).split(b'"two"')
+    start = head.rpartition(b"data: ")[2]
+    end = tail.partition(b"\n\n")[0]
+    events = b"".join(b'data: %s"%s"%s\n\n' % (start, body, end) for body in bodies)
+    data = head.rpartition(b"data: ")[0] + events + tail.partition(b"\n\n")[2]
+    assert _read(decoder_of("openai"), [data]) == one_by_one("openai", data)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'a","content":"b',
+        b'a"},"x":{"content":"b',
+        b"a\\",
+        b"\\",
+        b'","',
+        b"\xff",
+        b"\\ud83d",
+        b"a\nb",
+        b'a"}}]}\n\ndata: {"x":"',
+    ],
+)
+def test_what_would_be_something_else_than_a_text_is_read_as_that(body: bytes) -> None:
+    """A provider's text cannot become structure, nor structure text."""
+    data = openai_events(["one", "two", "HERE", "three"]).replace(b"HERE", body)
+    assert _read(decoder_of("openai"), [data]) == one_by_one("openai", data)
+
+
+@pytest.mark.parametrize("twin", ["one", "assistant", "m", "c", "content", "stop"])
+def test_a_text_that_also_stands_elsewhere_is_told_apart(twin: str) -> None:
+    """The place of the text is found by trying, not by its looks."""
+    data = openai_events([twin, twin, "other"])
+    found = [chunk["choices"][0]["delta"] for chunk in _read(decoder_of("openai"), [data])[0] if chunk["choices"]]
+    assert [delta["content"] for delta in found if "content" in delta] == [twin, twin, "other"]
+
+
+def test_a_run_says_what_its_chunks_say() -> None:
+    """Its part is theirs but for the text, for each kind, on both wires."""
+    answer = Answer(Text("a", "b", "c", "d"), ToolCall("call_1", "f", '{"x":1}', cuts=(2, 3, 4, 5)))
+    for wire in ("openai", "anthropic"):
+        runs = [item for item in decoded(events_of(answer, wire), wire, together=True) if isinstance(item, Run)]
+        assert {run.part.kind for run in runs} == {BlockKind.TEXT, BlockKind.TOOL_CALL}
+        for run in runs:
+            assert [read_part(chunk) for chunk in run.chunks()] == [run.part._replace(text=text) for text in run.texts]
+            assert run.size == sum(len(text) + 64 for text in run.texts)
+
+
+def test_a_field_that_changes_with_every_event_costs_a_few_tries_and_no_more() -> None:
+    """Some providers pad each event: then each is parsed."""
+    padded = [b"%d" % n for n in range(20)]
+    data = b"".join(
+        b'data: {"id":"c","created":1,"model":"m","choices":[{"index":0,"delta":{"content":"x"}}],"nonce":"%s"}\n\n' % pad
+        for pad in padded
+    )
+    decoder = OpenAIDecoder(1 << 20, 9)
+    first = b'data: {"id":"c","created":1,"model":"m","choices":[{"index":0,"delta":{"role":"assistant"}}]}\n\n'
+    found = decoder.feed_runs(first + data)
+    assert not any(isinstance(item, Run) for item in found)
+    assert len(found) == 21
+
+
+# --- encoders -----------------------------------------------------------------------------------------------------------------
+
+
+def encoders(client: str, *, collect: bool = False) -> list[StreamEncoder]:
+    request = ChatRequest(wire="openai", body={"model": "m", "messages": [], "stream_options": {"include_usage": True}})
+
+    def make() -> StreamEncoder:
+        if client == "anthropic":
+            return AnthropicEncoder(model="m", id="1", input_tokens=3, collect=collect)
+        kind: Any = OpenAIEncoder if client == "openai" else ResponsesEncoder
+        encoder: StreamEncoder = kind(request, settings=StreamSettings(), id="1", created=7, collect=collect)
+        return encoder
+
+    return [make(), make()]
+
+
+@pytest.mark.parametrize("client", ["openai", "anthropic", "responses"])
+@pytest.mark.parametrize(("wire", "path"), STREAMS, ids=[f"{wire}-{path.stem}" for wire, path in STREAMS])
+def test_a_run_s_frames_are_those_of_its_chunks(client: str, wire: str, path: Path) -> None:
+    """Byte for byte, and the same body for a client that does not stream."""
+    decoder = decoder_of(wire)
+    try:
+        items = decoder.feed_runs(path.read_bytes())
+        items += decoder.finish()
+    except BackendError:
+        pass
+    for collect in (False, True):
+        whole, single = encoders(client, collect=collect)
+        assert b"".join(_fed(whole, items)) == b"".join(_fed(single, [d for i in items for d in _apart(i)]))
+        assert whole.omitted == single.omitted
+
+
+def _apart(item: Any) -> list[Any]:
+    return item.data() if isinstance(item, Run) else [item]
+
+
+def _fed(encoder: StreamEncoder, items: Iterable[Any]) -> list[bytes]:
+    frames: list[bytes] = []
+    try:
+        for item in items:
+            frames += encoder.feed_run(item.made_by(build)) if isinstance(item, Run) else encoder.feed(build(item))
+        frames += encoder.finish()
+    except Exception as error:
+        return [*frames, type(error).__name__.encode()]
+    return frames
+
+
+@given(st.lists(TEXTS, min_size=1, max_size=9))
+def test_frames_written_together_are_those_written_one_by_one(texts: list[str]) -> None:
+    """Whatever the texts hold."""
+    assert framed(b"<", texts, b">") == b"".join(framed(b"<", [text], b">") for text in texts)
+
+
+def test_a_lone_surrogate_is_written_too() -> None:
+    """As the escape that it is in JSON."""
+    assert framed(b"", ["a", "\ud83d"], b"\n") == b'"a"\n"\\ud83d"\n'
+
+
+# --- policies -----------------------------------------------------------------------------------------------------------------
+
+
+class _Counting(Policy):
+    """Counts how its hooks are called."""
+
+    handles: ClassVar[Any] = {BlockKind.TEXT: Transform()}
+
+    def __init__(self) -> None:
+        self.chunks: list[str] = []
+        self.runs: list[list[str]] = []
+
+    def on_chunk_added(self, chunk: Chunk, ctx: StreamContext) -> None:
+        del ctx
+        self.chunks.append(read_part(chunk).text)
+
+    def on_run_added(self, run: Run, ctx: StreamContext) -> Sequence[str] | None:
+        del ctx
+        self.runs.append(list(run.texts))
+        return None
+
+
+class _Older(_Counting):
+    """Knows nothing of runs, and inherits from one that does."""
+
+    def on_chunk_added(self, chunk: Chunk, ctx: StreamContext) -> Any:
+        super().on_chunk_added(chunk, ctx)
+        return ()
+
+
+def as_written(answer: Answer) -> Cut:
+    """Return the cut in which an answer's texts stand, and its calls whole."""
+    texts = [part.fragments if isinstance(part, Text) else () for part in answer.parts]
+    return Cut(tuple(tuple(accumulate(map(len, fragments))) for fragments in texts))
+
+
+async def _run(policy: Any, answer: Answer, *, client: WireName = "openai", provider: WireName = "openai") -> Any:
+    stage = Stage(make=lambda: policy, runs=1)
+    return await stage.run(Case(answer, as_written(answer), client=client, provider=provider))
+
+
+async def test_a_policy_gets_a_run_as_one_and_every_text_once() -> None:
+    """The first chunk of a block comes alone: only then is it known how its like looks."""
+    policy = _Counting()
+    run = await _run(policy, Answer(Text("a", "b", "c", "d")))
+    assert (policy.chunks, policy.runs) == (["a"], [["b", "c", "d"]])
+    assert run.text == "abcd"
+
+
+async def test_a_class_that_knows_nothing_of_runs_is_asked_about_each_chunk() -> None:
+    """Also where the class that it is made of knows them: its own hook would be passed by."""
+    policy = _Older()
+    run = await _run(policy, Answer(Text("a", "b", "c", "d")))
+    assert (policy.chunks, policy.runs) == (["a", "b", "c", "d"], [])
+    assert run.text == StreamSettings().empty_notice
+    assert PolicyPlan.of(policy).on_run_added is None
+
+
+class _Wrong(_Counting):
+    def __init__(self, result: Any) -> None:
+        super().__init__()
+        self.result = result
+
+    def on_run_added(self, run: Run, ctx: StreamContext) -> Any:
+        if isinstance(self.result, Exception):
+            raise self.result
+        return self.result
+
+
+@pytest.mark.parametrize("result", ["bcd", [1], 5, RuntimeError("no")])
+async def test_a_hook_that_gives_something_else_than_texts_ends_the_answer(result: Any) -> None:
+    """Fail closed: nothing of the run leaves."""
+    run = await _run(_Wrong(result), Answer(Text("a", "b", "c", "d")))
+    assert run.record is not None
+    assert run.record.ending == "failed"
+    assert b"bcd" not in run.body
+
+
+async def test_texts_that_are_kept_back_or_empty_give_no_chunk() -> None:
+    """What comes back is what goes on, one chunk each."""
+    run = await _run(_Wrong(["B", "", "D"]), Answer(Text("a", "b", "c", "d")))
+    assert run.text == "aBD"
+
+
+def test_a_hook_for_runs_returns_at_once() -> None:
+    """It has no time of its own, so it is no coroutine and does not block."""
+
+    class Slow(_Counting):
+        async def on_run_added(self, run: Run, ctx: StreamContext) -> Any:  # type: ignore[override]
+            del run, ctx
+
+    class Blocking(_Counting):
+        @blocking
+        def on_run_added(self, run: Run, ctx: StreamContext) -> Any:
+            del run, ctx
+
+    for policy in (Slow(), Blocking()):
+        with pytest.raises(ConfigError, match="on_run_added has to return at once"):
+            PolicyPlan.of(policy)
+
+
+@settings(deadline=None)
+@given(st.lists(st.text(st.sampled_from("fobar"), min_size=1, max_size=4), min_size=2, max_size=12))
+def test_replacing_in_runs_is_replacing_in_chunks(texts: list[str]) -> None:
+    """The same text, in a chain too, where one policy's run is the next one's."""
+    answer = Answer(Text(*texts))
+    for make in (
+        lambda: ReplaceText(replacements=[["foo", "X"], ["bar", ""]]),
+        lambda: Chain([ReplaceText(replacements=[["foo", "bar"]]), UpperCase(), ReplaceText(replacements=[["BAR", "o"]])]),
+    ):
+        both = [asyncio.run(Stage(make=make, runs=runs).run(Case(answer, as_written(answer)))) for runs in (0, 1)]
+        assert both[0].text == both[1].text
+        kept = [[(b.kind, b.text) for b in run.record.final_blocks] for run in both if run.record is not None]
+        assert kept[0] == kept[1]
+
+
+# --- the queue ----------------------------------------------------------------------------------------------------------------
+
+
+def test_a_run_takes_the_room_of_its_chunks() -> None:
+    """In items and in bytes; one that is larger than the queue goes chunk by chunk."""
+    queue = StreamQueue[str](max_items=5, max_bytes=100, timeout=1)
+    assert queue.has_room(100, 5)
+    assert not queue.has_room(101, 2)
+    assert not queue.has_room(10, 6)
+    queue.add("run", 60, 4)
+    assert len(queue) == 4
+    assert queue.has_room(40)
+    assert not queue.has_room(40, 2)
+    assert not queue.has_room(41)
+
+
+async def test_a_small_queue_gets_the_chunks_one_by_one() -> None:
+    """The bounds of an answer hold whatever came together."""
+    answer = Answer(Text(*(f"{n} " for n in range(40))))
+    stage = Stage(make=UpperCase, runs=1, settings=StreamSettings(queue_size=3))
+    run = await stage.run(Case(answer, as_written(answer)))
+    assert run.text == "".join(f"{n} " for n in range(40))
