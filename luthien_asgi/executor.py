@@ -29,6 +29,7 @@ from luthien_asgi.settling import Retake
 from luthien_asgi.shadow import Shadows
 from luthien_asgi.terms import Terms
 from luthien_asgi.verdicts import Resample
+from luthien_asgi.wait_limit import WaitLimit, WaitTimeout
 from luthien_asgi.writer import ChunkMaker, QueueSink, Sink
 
 __all__ = ["Opening", "PolicyExecutor", "as_failure"]
@@ -87,7 +88,7 @@ class PolicyExecutor:
             with obs.span("luthien.policy.answer", {"luthien.policy": self.pipeline.name}):
                 terminal = await run.to_the_end()
         finally:
-            run.sum_usage()
+            run.close()
             # Whatever ended this task, who reads the queue is told: it would wait for ever.
             policy_out.end(Failed(gated_error(self.pipeline, terminal.error)) if isinstance(terminal, Failed) else terminal)
             await run.opening.aclose()
@@ -114,6 +115,7 @@ class _Run:
         self._ctx = ctx
         self._log = log
         self._deadline = asyncio.get_running_loop().time() + self._settings.total_timeout
+        self._patience = WaitLimit()
         self._make = ChunkMaker(
             executor.make_chunk, fallback_id=ctx.transaction_id, model=ctx.request.model, created=int(time.time())
         )
@@ -212,8 +214,9 @@ class _Run:
             return Failed(as_failure(error))
         return End()
 
-    def sum_usage(self) -> None:
+    def close(self) -> None:
         """Note what all answers used, those that were dropped too, whether there is one for the client or not."""
+        self._patience.close()
         if self._samples.dropped:
             self._log.usage = added(self._samples.spent, self._log.usage or {})
 
@@ -222,7 +225,6 @@ class _Run:
         runs = stream if isinstance(stream, RunStream) else None
         read = runs.next_run if runs is not None else partial(anext, stream)
         while not answer.stopped:
-            # What is there already needs no deadline: setting one costs more than all else that is done here for a chunk.
             item = runs.take_ready() if runs is not None else None
             if item is None:
                 item = await self._next(read, answer)
@@ -259,15 +261,12 @@ class _Run:
         """Return the backend's next chunk or run, or None at the end of its stream. After the finish only usage is waited for."""
         finished = answer.finished
         limit = self._settings.usage_timeout if finished else self._settings.stall_timeout
-        deadline = asyncio.timeout(limit)
         try:
-            async with deadline:
+            with self._patience.of(limit):
                 return await read()
         except StopAsyncIteration:
             return None
-        except TimeoutError:
-            if not deadline.expired():
-                raise
+        except WaitTimeout:
             if finished:
                 return None
             msg = "The provider was silent for too long."

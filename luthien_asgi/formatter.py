@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from luthien_asgi.assembler import BlockAssembler
-from luthien_asgi.chunks import Chunk, finish_reason_of, read_part
+from luthien_asgi.assembler import BlockAssembler, OpenBlock
+from luthien_asgi.chunks import Chunk, Part, finish_reason_of, read_part
 from luthien_asgi.context import ObservabilityContext
 from luthien_asgi.errors import ApiError, StreamStateError
 from luthien_asgi.queues import End, Failed, StreamQueue, Terminal
@@ -29,11 +29,15 @@ class FinalBlocks:
     def __init__(self, log: Transaction, *, wanted: bool) -> None:
         self._log = log
         self._assembler = BlockAssembler() if wanted else None
+        self._part: Part | None = None
+        self._block: OpenBlock | None = None
+        """What the last run was a part of, and its block, if nothing has come since."""
 
     def add(self, chunk: Chunk) -> None:
         """Take a chunk that leaves."""
         if self._assembler is None:
             return
+        self._block = None
         step = self._assembler.feed(read_part(chunk))
         ended = [*step.ended, *([step.block] if step.closes and step.block is not None else [])]
         if finish_reason_of(chunk) is not None:
@@ -44,10 +48,14 @@ class FinalBlocks:
         """Take a run that leaves."""
         if self._assembler is None:
             return
-        step = self._assembler.feed(run.part._replace(text=run.texts[0]))
-        self._log.final_blocks += [block.block() for block in step.ended]
-        if step.block is not None:
-            step.block.fragments.extend(run.texts[1:])
+        if run.part is not self._part or self._block is None:
+            step = self._assembler.feed(run.part._replace(text=run.texts[0]))
+            self._log.final_blocks += [block.block() for block in step.ended]
+            self._part, self._block = run.part, step.block
+            if step.block is not None:
+                step.block.fragments.extend(run.texts[1:])
+        else:
+            self._block.fragments.extend(run.texts)
 
     def close(self, omitted: Sequence[str] = ()) -> None:
         """Take what had left of blocks that never ended, and the names of what the client's format had no field for."""
@@ -77,7 +85,7 @@ class ClientFormatter:
         """
         try:
             with obs.span("luthien.format"):
-                sse_queue.end(await self._run(policy_out, sse_queue))
+                sse_queue.end(await _Flow(self, policy_out, sse_queue).to_the_end())
         except ApiError as error:
             sse_queue.end(Failed(error))
         finally:
@@ -88,7 +96,7 @@ class ClientFormatter:
         try:
             with obs.span("luthien.format"):
                 while True:
-                    _, terminal = self._encode(await policy_out.get_ready())
+                    _, terminal = self.encode(await policy_out.get_ready())
                     if isinstance(terminal, Failed):
                         raise terminal.error
                     if terminal is not None:
@@ -96,25 +104,8 @@ class ClientFormatter:
         finally:
             self.final.close(self.encoder.omitted)
 
-    async def _run(self, policy_out: StreamQueue[Chunk | Run], sse_queue: StreamQueue[bytes]) -> Terminal:
-        frames, terminal = self.encoder.ping() if self.late else [], None
-        while True:
-            if frames:
-                joined = frames[0] if len(frames) == 1 else b"".join(frames)
-                await sse_queue.put(joined, len(joined))
-            if terminal is not None:
-                return terminal
-            frames, terminal = await self._next(policy_out)
-
-    async def _next(self, policy_out: StreamQueue[Chunk | Run]) -> tuple[list[bytes], Terminal | None]:
-        try:
-            async with asyncio.timeout(self.settings.ping_interval):
-                items = await policy_out.get_ready()
-        except TimeoutError:
-            return self.encoder.ping(), None
-        return self._encode(items)
-
-    def _encode(self, items: Sequence[Chunk | Run | Terminal]) -> tuple[list[bytes], Terminal | None]:
+    def encode(self, items: Sequence[Chunk | Run | Terminal]) -> tuple[list[bytes], Terminal | None]:
+        """Return the frames of what the policy let through, and the terminal item if it is among that. Raises nothing."""
         frames: list[bytes] = []
         try:
             for item in items:
@@ -143,3 +134,75 @@ class ClientFormatter:
             return self.encoder.fail(failure)
         except StreamStateError:  # the answer was over already
             return []
+
+
+class _Flow:
+    """One answer's way through the formatter.
+
+    Strategy: what the policy lets through is encoded as soon as the event loop turns, by a callback: waking a task for it would
+    cost more than the encoding. The task is there for what takes time: pings, a queue that is full, the end.
+    """
+
+    def __init__(self, formatter: ClientFormatter, source: StreamQueue[Chunk | Run], target: StreamQueue[bytes]) -> None:
+        self._formatter = formatter
+        self._source = source
+        self._target = target
+        self._loop = asyncio.get_running_loop()
+        self._wake = asyncio.Event()
+        self._is_due = False
+        """Whether the callback is about to be called."""
+        self._waiting = b"".join(formatter.encoder.ping()) if formatter.late else b""
+        """Frames for which there was no room; while there are some, nothing is encoded."""
+        self._terminal: Terminal | None = None
+        self._over = False
+        self._last = self._loop.time()
+        """When something was written last."""
+
+    async def to_the_end(self) -> Terminal:
+        """Write frames until the terminal item and return that. Raises `QueueFullError`."""
+        try:
+            while True:
+                if self._waiting:
+                    await self._target.put(self._waiting, len(self._waiting))
+                    self._waiting, self._last = b"", self._loop.time()
+                if self._terminal is not None:
+                    return self._terminal
+                self._source.tell(self._schedule)
+                await self._pause()
+        finally:
+            self._over = True
+            self._source.tell(None)
+
+    async def _pause(self) -> None:
+        """Wait until the callback has something for the task, or a ping is due."""
+        interval = self._formatter.settings.ping_interval
+        self._wake.clear()
+        while not self._wake.is_set():
+            try:
+                async with asyncio.timeout_at(self._last + interval):
+                    await self._wake.wait()
+            except TimeoutError:
+                if self._loop.time() >= self._last + interval:
+                    self._keep(b"".join(self._formatter.encoder.ping()))
+
+    def _schedule(self) -> None:
+        if not self._is_due:
+            self._is_due = True
+            self._loop.call_soon(self._move)
+
+    def _move(self) -> None:
+        self._is_due = False
+        if self._waiting or self._over or self._terminal is not None:
+            return
+        frames, self._terminal = self._formatter.encode(self._source.take_ready())
+        if frames:
+            self._keep(frames[0] if len(frames) == 1 else b"".join(frames))
+        if self._terminal is not None:
+            self._wake.set()
+
+    def _keep(self, frames: bytes) -> None:
+        self._last = self._loop.time()
+        if frames and not self._target.offer(frames, len(frames)):
+            self._waiting = frames
+            self._source.tell(None)
+            self._wake.set()

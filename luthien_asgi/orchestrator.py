@@ -18,6 +18,7 @@ from luthien_asgi.queues import End, Failed, QueueBounds, StreamQueue, Terminal
 from luthien_asgi.recorder import Transaction
 from luthien_asgi.runs import Run
 from luthien_asgi.settings import StreamSettings
+from luthien_asgi.wait_limit import WaitLimit
 
 __all__ = ["PolicyOrchestrator"]
 
@@ -91,19 +92,29 @@ class PolicyOrchestrator:
     async def _respond(
         self, frames: AsyncIterator[bytes], headers: Mapping[str, str], connection: ClientConnection, *, scope: Scope, send: Send
     ) -> None:
+        limit = WaitLimit()
+
+        async def limited(message: Message) -> None:
+            with limit.of(self.settings.send_timeout):
+                await send(message)
+
         try:
-            await self._response(frames, headers)(scope, connection.receive, send)
+            await self._response(frames, headers)(scope, connection.receive, limited)
         except RuntimeError:
             # uvloop's word for a connection that the client has closed.
             if not connection.gone.is_set():
                 raise
+        finally:
+            limit.close()
 
     def _bounds(self) -> QueueBounds:
         settings = self.settings
         return {"max_items": settings.queue_size, "max_bytes": settings.queue_bytes, "timeout": settings.queue_timeout}
 
     def _response(self, frames: AsyncIterator[bytes], headers: Mapping[str, str]) -> Callable[..., Awaitable[None]]:
-        """Return the response. Its own pings are off: the formatter knows which shape is right when."""
+        """Return the response. Its own pings and time limit are off: the formatter knows which shape is right when, and a limit
+        of its own for each event costs more than the event.
+        """
         import anyio
         from sse_starlette import EventSourceResponse
 
@@ -113,7 +124,7 @@ class PolicyOrchestrator:
             headers=headers,
             sep="\n",
             ping=0,
-            send_timeout=self.settings.send_timeout,
+            send_timeout=None,
             shutdown_event=anyio.Event(),
             shutdown_grace_period=self.settings.drain_timeout,
         )

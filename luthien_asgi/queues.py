@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Generic, TypedDict, TypeVar
 
@@ -53,7 +54,9 @@ class StreamQueue(Generic[_Item]):
         self._max_items = max_items
         self._max_bytes = max_bytes
         self._timeout = timeout
-        self._readable = asyncio.Event()
+        self._reader: asyncio.Future[None] | None = None
+        """What a reader waits for."""
+        self._listener: Callable[[], object] | None = None
         self._writable = asyncio.Event()
 
     def __len__(self) -> int:
@@ -85,7 +88,7 @@ class StreamQueue(Generic[_Item]):
         self._items.append((item, size, count))
         self._count += count
         self._bytes += size
-        self._readable.set()
+        self._announce()
 
     async def put(self, item: _Item, size: int) -> None:
         """Add an item of `size` bytes, waiting for room. Raises `QueueFullError` after `timeout` seconds."""
@@ -104,7 +107,7 @@ class StreamQueue(Generic[_Item]):
         """Add the terminal item; a second one is ignored, because the first is what ended the stream."""
         if self._terminal is None:
             self._terminal = terminal
-            self._readable.set()
+            self._announce()
 
     async def get(self) -> _Item | Terminal:
         """Return the next item, or the terminal one when no other is left."""
@@ -120,6 +123,10 @@ class StreamQueue(Generic[_Item]):
     async def get_ready(self) -> list[_Item | Terminal]:
         """Return all items that are there, at least one; the terminal item comes last, in a list with others or alone."""
         await self._wait()
+        return self.take_ready()
+
+    def take_ready(self) -> list[_Item | Terminal]:
+        """Return the same without waiting: nothing if nothing is there."""
         ready: list[_Item | Terminal] = [item for item, _, _ in self._items]
         self._items.clear()
         self._bytes = self._count = 0
@@ -128,10 +135,28 @@ class StreamQueue(Generic[_Item]):
             ready.append(self._terminal)
         return ready
 
+    def tell(self, listener: Callable[[], object] | None) -> None:
+        """Call `listener` whenever something was added, in place of a reader that waits: that one takes what is ready.
+
+        It is called at once if something is there already, and is not to take long. None ends that.
+        """
+        self._listener = listener
+        if listener is not None and (self._items or self._terminal is not None):
+            listener()
+
+    def _announce(self) -> None:
+        if self._listener is not None:
+            self._listener()
+        elif self._reader is not None and not self._reader.done():
+            self._reader.set_result(None)
+
     async def _wait(self) -> None:
         while not self._items and self._terminal is None:
-            self._readable.clear()
-            await self._readable.wait()
+            self._reader = asyncio.get_running_loop().create_future()
+            try:
+                await self._reader
+            finally:
+                self._reader = None
 
     def _ending(self) -> Terminal:
         if self._terminal is None:  # pragma: no cover - `_wait` returns with an item or the terminal

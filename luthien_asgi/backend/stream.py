@@ -75,7 +75,9 @@ class RawSource:
     def __init__(self, response: Any, decoder: Decoder) -> None:  # noqa: ANN401 - httpx.Response, which is LiteLLM's to import
         self._response = response
         self._decoder = decoder
-        self._bytes: AsyncIterator[bytes] = response.aiter_bytes()
+        plain = response.headers.get("content-encoding", "identity").lower() == "identity"
+        # What is not compressed need not go through the two generators in which httpx undoes that.
+        self._bytes: AsyncIterator[bytes] = aiter(response.stream) if plain else response.aiter_bytes()
 
     async def read(self) -> Batch:
         """Read one packet and decode it."""

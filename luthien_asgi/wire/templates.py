@@ -68,8 +68,19 @@ class Template:
         if stop == start:
             return None, start
         first, last = len(before), -len(after)
+        if stop == start + 1:
+            text = _one(blocks[start][first:last])
+            return (None, start) if text is None else (Run(self._part, (text,), self._data), stop)
         texts = _decoded([block[first:last] for block in blocks[start:stop]])
         return (Run(self._part, texts, self._data), start + len(texts)) if texts else (None, start)
+
+
+def _one(body: bytes) -> str | None:
+    """Return the text of a JSON string without its quotes, or None if it is none."""
+    try:
+        return _text(b'"' + body + b'"')
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return None
 
 
 def _decoded(bodies: list[bytes]) -> list[str]:
@@ -82,10 +93,10 @@ def _decoded(bodies: list[bytes]) -> list[str]:
             pass  # one of them is no string: the rest may be
     texts: list[str] = []
     for body in bodies:
-        try:
-            texts.append(_text(b'"' + body + b'"'))
-        except (msgspec.MsgspecError, UnicodeDecodeError):
+        text = _one(body)
+        if text is None:
             break
+        texts.append(text)
     return texts
 
 

@@ -1,0 +1,84 @@
+"""A time limit on waits that follow one another: one timer for all of them, however many there are.
+
+Strategy: a stream waits once for each of its chunks, and `asyncio.timeout` sets up and takes down a timer with each wait, which
+costs more than the wait. Here the timer stays. When it fires it looks whether the wait that it was set for is over; then it is
+set for the one that is going on, or left off until there is another.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from types import TracebackType
+from typing import Self
+
+__all__ = ["WaitLimit", "WaitTimeout"]
+
+
+class WaitTimeout(TimeoutError):
+    """A wait took longer than it may; an ordinary `TimeoutError` comes from what was waited for."""
+
+
+class WaitLimit:
+    """Bounds the waits of one task at a time: `with limit.of(seconds): await …` raises `WaitTimeout` as `asyncio.timeout` would.
+
+    Not for waits within one another. `close` takes the timer down. Must be made where an event loop runs.
+    """
+
+    __slots__ = ("_cancelling", "_due", "_expired", "_loop", "_task", "_timer", "_waits", "_when")
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._task: asyncio.Task[object] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._when = 0.0
+        """When the timer fires."""
+        self._due = 0.0
+        self._cancelling = 0
+        self._waits = False
+        self._expired = False
+
+    def of(self, seconds: float) -> Self:
+        """Bound the wait that begins now."""
+        self._due = self._loop.time() + seconds
+        if self._timer is None:
+            self._set()
+        elif self._due < self._when:
+            self._timer.cancel()
+            self._set()
+        return self
+
+    def __enter__(self) -> None:
+        task = self._task = asyncio.current_task(self._loop)
+        assert task is not None  # noqa: S101 - only a task can wait
+        self._cancelling = task.cancelling()
+        self._waits = True
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
+        self._waits = False
+        if not self._expired:
+            return
+        self._expired = False
+        assert self._task is not None  # noqa: S101 - it was cancelled by the timer
+        if self._task.uncancel() <= self._cancelling and kind is asyncio.CancelledError:
+            raise WaitTimeout from error
+
+    def close(self) -> None:
+        """Take the timer down; there will be no other wait."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._task = None
+
+    def _set(self) -> None:
+        self._when = self._due
+        self._timer = self._loop.call_at(self._due, self._fire)
+
+    def _fire(self) -> None:
+        self._timer = None
+        if not self._waits:
+            return
+        if self._loop.time() < self._due:
+            self._set()
+        elif self._task is not None:
+            self._expired = True
+            self._task.cancel()
