@@ -245,7 +245,7 @@ class _Run:
         for place, chunk in enumerate(run.chunks()):
             if answer.stopped:
                 return
-            if place.bit_count() == 1 and answer.takes_run(rest := run.with_texts(run.texts[place:])):
+            if place.bit_count() == 1 and answer.takes_run(rest := run.after(place)):
                 answer.put_run(rest)  # a block's first chunks may have to go alone
                 return
             self._adopt(chunk)

@@ -7,7 +7,8 @@ one. A run stands for its chunks: whoever wants them gets them, real ones, and t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
+from itertools import cycle, islice
 from typing import Any
 
 from luthien_asgi.chunks import Chunk, ChunkFactory, Part, text_size
@@ -21,17 +22,26 @@ class Run:
     Args:
         part: What each chunk is, but for its text.
         texts: The text of each.
-        data: Returns the data (the shape in `luthien_asgi.chunks`) of the chunk with a text.
+        data: Returns the data (the shape in `luthien_asgi.chunks`) of the chunk with a text and a padding.
+        paddings: What the provider padded each event with (letters and digits), so that its length tells nothing; None where
+            it does not.
         make: Builds chunks. A decoder, which knows of no chunks, leaves it out; see `made_by`.
     """
 
-    __slots__ = ("_data", "_make", "characters", "part", "texts")
+    __slots__ = ("_data", "_make", "characters", "paddings", "part", "texts")
 
     def __init__(
-        self, part: Part, texts: Sequence[str], data: Callable[[str], dict[str, Any]], make: ChunkFactory | None = None
+        self,
+        part: Part,
+        texts: Sequence[str],
+        data: Callable[[str, str], dict[str, Any]],
+        *,
+        paddings: Sequence[str] | None = None,
+        make: ChunkFactory | None = None,
     ) -> None:
         self.part = part
         self.texts = texts
+        self.paddings = paddings
         self.characters = sum(map(len, texts))
         """Of all texts together."""
         self._data = data
@@ -51,19 +61,24 @@ class Run:
         return self
 
     def with_texts(self, texts: Sequence[str]) -> Run:
-        """Return the run of chunks like these with other texts."""
-        return Run(self.part, texts, self._data, self._make)
+        """Return the run of chunks like these with other texts, perhaps more or fewer."""
+        paddings = None if self.paddings is None else list(islice(cycle(self.paddings), len(texts)))
+        return Run(self.part, texts, self._data, paddings=paddings, make=self._make)
+
+    def after(self, count: int) -> Run:
+        """Return the run without its first `count` chunks, of which there are more."""
+        paddings = None if self.paddings is None else self.paddings[count:]
+        return Run(self.part, self.texts[count:], self._data, paddings=paddings, make=self._make)
 
     def data(self) -> list[dict[str, Any]]:
         """Return the data of each chunk."""
-        return [self._data(text) for text in self.texts]
+        data = self._data
+        if self.paddings is None:
+            return [data(text, "") for text in self.texts]
+        return [data(text, padding) for text, padding in zip(self.texts, self.paddings, strict=True)]
 
     def chunks(self) -> list[Chunk]:
         """Return the chunks."""
-        make, data = self._make, self._data
+        make = self._make
         assert make is not None  # noqa: S101 - the backend's stream says who makes them
-        return [make(data(text)) for text in self.texts]
-
-    def first(self) -> Mapping[str, Any]:
-        """Return the data of the first chunk."""
-        return self._data(self.texts[0])
+        return [make(data) for data in self.data()]

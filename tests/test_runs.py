@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable, Iterable, Sequence
-from itertools import accumulate
+from itertools import accumulate, cycle
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -154,6 +154,49 @@ def test_a_field_that_changes_with_every_event_costs_a_few_tries_and_no_more() -
     found = decoder.feed_runs(first + data)
     assert not any(isinstance(item, Run) for item in found)
     assert len(found) == 21
+
+
+def _padded_events(texts: Sequence[str], paddings: Sequence[str]) -> bytes:
+    events = openai_events(texts).split(b"\n\n")[:-1]
+    pads = cycle(paddings)
+    for place, event in enumerate(events):
+        if event.startswith(b"data: {"):
+            said = json.loads(event[6:]) | {"obfuscation": next(pads)}
+            events[place] = b"data: " + json.dumps(said).encode()
+    return b"\n\n".join([*events, b""])
+
+
+@given(st.lists(TEXTS, max_size=12), st.lists(st.sampled_from(["", "aB3", "x" * 20, "a b", 'a"', "é", "\\"]), min_size=1))
+def test_events_that_are_padded_with_a_string_read_as_they_do_event_by_event(texts: list[str], paddings: list[str]) -> None:
+    """The padding comes out again; one that is not letters and digits is read as what it is."""
+    data = _padded_events(texts, paddings)
+    assert _read(decoder_of("openai"), [data]) == one_by_one("openai", data)
+
+
+def test_padded_events_are_a_run_and_their_padding_leaves_with_each_frame() -> None:
+    """So that the length of a frame tells the client's network no more than the provider's did."""
+    decoder = decoder_of("openai")
+    items = decoder.feed_runs(_padded_events(["a", "b", "c", "d"], ["Q1", "Rr2", "S"]))
+    (run,) = [item for item in items if isinstance(item, Run)]
+    assert list(run.texts) == ["b", "c", "d"]
+    whole, single = encoders("openai")
+    frames = b"".join(_fed(whole, items))
+    assert frames == b"".join(_fed(single, [data for item in items for data in _apart(item)]))
+    assert frames.count(b'"obfuscation"') >= 4
+    assert len(run.with_texts(["x"] * 7).data()) == 7
+    assert [d["choices"][0]["delta"]["content"] for d in run.after(1).data()] == ["c", "d"]
+
+
+@given(st.lists(TEXTS, min_size=1, max_size=9), st.lists(st.integers(0, 5), min_size=1, max_size=4))
+def test_spaces_before_the_last_brace_are_no_difference(texts: list[str], spaces: list[int]) -> None:
+    """Anthropic pads its events with them."""
+    plain = b"".join(events_of(Answer(Text(*texts, "end")), "anthropic"))
+    padded = b""
+    for place, event in enumerate(plain.split(b"\n\n")):
+        padded += (event[:-1] + b" " * spaces[place % len(spaces)] + b"}\n\n") if event.endswith(b"}") else event
+    assert _read(decoder_of("anthropic"), [padded]) == _read(decoder_of("anthropic"), [plain]) == one_by_one("anthropic", padded)
+    if len([text for text in texts if text]) > 2:
+        assert any(isinstance(item, Run) for item in decoder_of("anthropic").feed_runs(padded))
 
 
 # --- encoders -----------------------------------------------------------------------------------------------------------------

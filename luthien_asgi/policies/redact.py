@@ -18,6 +18,7 @@ from luthien_asgi.policies.request_texts import Change, changed_json, changed_lo
 from luthien_asgi.policies.windows import Rules, TextWindow
 from luthien_asgi.policy import Allow, Deny, Handling, Hold, Policy, Replace, Transform
 from luthien_asgi.request import ChatRequest
+from luthien_asgi.runs import Run
 
 __all__ = ["Redact"]
 
@@ -135,6 +136,15 @@ class Redact(Policy):
         if window is None:
             window = state.windows[part.choice, part.kind] = self._rules(ctx).window()
         return through(chunk, part, window, told=self._tells)
+
+    def on_run_added(self, run: Run, ctx: StreamContext) -> Sequence[str] | None:
+        """Send on what cannot become part of a value any more."""
+        state = ctx.state(self._transaction)
+        key = run.part.choice, run.part.kind
+        window = state.windows.get(key)
+        if window is None:
+            window = state.windows[key] = self._rules(ctx).window()
+        return [window.feed(text) for text in run.texts]
 
     def on_block_end(self, block: Block, ctx: StreamContext) -> Iterable[Chunk] | None:
         """Send on what was kept back."""

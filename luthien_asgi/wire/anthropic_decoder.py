@@ -186,7 +186,7 @@ class AnthropicDecoder(EventDecoder):
         type_ = delta["type"]
         kind, name = _FITTING[type_]
 
-        def data(text: str) -> ChunkData:
+        def data(text: str, _: str) -> ChunkData:
             return self._chunk(_fragment(type_, text, block.tool), dict(rider))
 
         if delta[name]:

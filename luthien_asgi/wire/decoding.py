@@ -94,10 +94,10 @@ class EventDecoder(ABC):
         finally:
             found += chunks
 
-    def _expect(self, names: tuple[str, ...], text: str, part: Part, data: Callable[[str], ChunkData]) -> None:
+    def _expect(self, names: tuple[str, ...], text: str, part: Part, data: Callable[[str, str], ChunkData]) -> None:
         """Expect events like the one that is being read: a fragment of `text`, in one of the fields `names`, and nothing else.
 
-        `part` is what it says but for the text; `data` returns the chunk of another text.
+        `part` is what it says but for the text; `data` returns the chunk of another text (and another padding).
         """
         if self._tries >= _TRIES or not self._block:
             return

@@ -13,7 +13,7 @@ from luthien_asgi.chunks import Chunk
 from luthien_asgi.runs import Run
 from luthien_asgi.wire.protocol import StreamEncoder
 
-__all__ = ["feed_each", "framed"]
+__all__ = ["feed_each", "framed", "padded"]
 
 _BETWEEN: Final = b'","'
 
@@ -27,6 +27,13 @@ def framed(head: bytes, texts: Sequence[str], tail: bytes) -> bytes:
     if b'\\"' in strings:  # what separates two strings may also stand in one
         return b"".join([head + jsontext.dumps(text)[1:-1] + tail for text in texts])
     return head + strings.replace(_BETWEEN, tail + head) + tail
+
+
+def padded(head: bytes, texts: Sequence[str], tail: bytes, paddings: Sequence[str]) -> bytes:
+    """Return the same with a padding (letters and digits) at each frame's end, as OpenAI pads its events."""
+    start = tail + b',"obfuscation":"'
+    pairs = zip(texts, paddings, strict=True)
+    return b"".join([head + jsontext.dumps(text) + start + padding.encode() + b'"}\n\n' for text, padding in pairs])
 
 
 def feed_each(encoder: StreamEncoder, run: Run) -> list[bytes]:

@@ -5,10 +5,11 @@ Strategy: what the deltas say is kept in pieces and put together once, by the ru
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from luthien_asgi.runs import Run
 from luthien_asgi.wire.joining import joined, joined_audio, joined_logprobs, updated
 from luthien_asgi.wire.openai_frames import NOTHING
 
@@ -106,9 +107,9 @@ class OpenAICollector:
         """Add one fragment; there is no frame."""
         return self.delta(choice, {name: text}, top=top)
 
-    def texts(self, choice: int, name: str, texts: Sequence[str], call: int | None = None) -> list[bytes]:
+    def run(self, choice: int, name: str, run: Run, call: int | None = None) -> list[bytes]:
         """Add several fragments; there is no frame."""
-        text = "".join(texts)
+        text = "".join(run.texts)
         return self.delta(choice, {name: text} if call is None else {"tool_calls": [{"index": call, "function": {name: text}}]})
 
     def _add_top(self, top: Mapping[str, Any]) -> list[bytes]:

@@ -66,7 +66,8 @@ class OpenAIDecoder(EventDecoder):
 
     def _expect_like(self, chunk: ChunkData) -> None:
         """Expect more events like this one if its chunk is a fragment of a text and nothing else."""
-        if "provider_specific_fields" in chunk or "usage" in chunk or not chunk["choices"]:
+        padded = _is_padded(chunk)
+        if ("provider_specific_fields" in chunk and not padded) or "usage" in chunk or not chunk["choices"]:
             return
         (choice,) = chunk["choices"]
         if choice["finish_reason"] is not None or choice["logprobs"] is not None:
@@ -76,8 +77,9 @@ class OpenAIDecoder(EventDecoder):
             return
         names, text, part, delta = fragment
 
-        def data(other: str) -> ChunkData:
-            return {**chunk, "choices": [{**choice, "delta": delta(other)}]}
+        def data(other: str, padding: str) -> ChunkData:
+            made = {**chunk, "choices": [{**choice, "delta": delta(other)}]}
+            return {**made, "provider_specific_fields": _padding(padding)} if padded else made
 
         self._expect(names, text, part._replace(choice=choice["index"]), data)
 
@@ -140,6 +142,17 @@ class OpenAIDecoder(EventDecoder):
     def _sign_of_life(self) -> ChunkData:
         created = self._created or self._fallback_created
         return {"id": self._id, "created": created, "model": self._model, "choices": []}
+
+
+def _padding(padding: str) -> ChunkData:
+    return {"openai": {"chunk": {"obfuscation": padding}}}
+
+
+def _is_padded(chunk: ChunkData) -> bool:
+    """Tell whether all that a chunk has of its provider's own is a padding."""
+    fields = chunk.get("provider_specific_fields")
+    padding = fields["openai"].get("chunk", {}).get("obfuscation") if fields and "openai" in fields else None
+    return type(padding) is str and fields == _padding(padding)
 
 
 def _fragment_of(delta: ChunkData) -> tuple[tuple[str, ...], str, Part, Callable[[str], ChunkData]] | None:

@@ -130,11 +130,11 @@ class OpenAIEncoder:
         if part.kind in _FRAGMENTS and self._flows(part.choice):
             name = _FRAGMENTS[part.kind]
             if part.kind is not BlockKind.TOOL_CALL:
-                return self._out.texts(part.choice, name, run.texts)
+                return self._out.run(part.choice, name, run)
             choice = self._choices[part.choice]
             number = choice.calls.going(part.source) if not choice.legacy else None
             if number is not None:
-                return self._out.texts(part.choice, name, run.texts, number)
+                return self._out.run(part.choice, name, run, number)
         return feed_each(self, run)
 
     def finish(self) -> list[bytes]:

@@ -7,12 +7,13 @@ the serialising of its text.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, Final, Protocol
 
 from luthien_asgi import jsontext
 from luthien_asgi.chunks import Chunk
-from luthien_asgi.wire.framing import framed
+from luthien_asgi.runs import Run
+from luthien_asgi.wire.framing import framed, padded
 
 __all__ = ["NOTHING", "Identity", "OpenAIFrames", "OpenAIOutput"]
 
@@ -43,7 +44,7 @@ class OpenAIOutput(Protocol):
         """Take a delta that is one fragment: of `content`, `reasoning_content` or `refusal`."""
         ...
 
-    def texts(self, choice: int, name: str, texts: Sequence[str], call: int | None = None) -> list[bytes]:
+    def run(self, choice: int, name: str, run: Run, call: int | None = None) -> list[bytes]:
         """Take deltas that are one fragment each, those of `arguments` of a tool call with its number."""
         ...
 
@@ -116,12 +117,17 @@ class OpenAIFrames:
             head = self._heads[choice, name] = self._start() + b'[{"index":%d,"delta":{"%s":' % (choice, name.encode())
         return [head + jsontext.dumps(text) + (self._tail + _end(top) if top else self._last)]
 
-    def texts(self, choice: int, name: str, texts: Sequence[str], call: int | None = None) -> list[bytes]:
+    def run(self, choice: int, name: str, run: Run, call: int | None = None) -> list[bytes]:
         """Return the frames of several fragments, joined."""
         if call is None:
-            return [framed(self._start() + b'[{"index":%d,"delta":{"%s":' % (choice, name.encode()), texts, self._last)]
-        start = b'[{"index":%d,"delta":{"tool_calls":[{"index":%d,"function":{"arguments":' % (choice, call)
-        return [framed(self._start() + start, texts, b"}}]" + self._last)]
+            head, tail = b'[{"index":%d,"delta":{"%s":' % (choice, name.encode()), self._tail
+        else:
+            head = b'[{"index":%d,"delta":{"tool_calls":[{"index":%d,"function":{"arguments":' % (choice, call)
+            tail = b"}}]" + self._tail
+        head = self._start() + head
+        if run.paddings is not None:
+            return [padded(head, run.texts, tail, run.paddings)]
+        return [framed(head, run.texts, tail + _end(NOTHING))]
 
     def end(self, usage: Mapping[str, Any] | None, top: Mapping[str, Any] = NOTHING) -> list[bytes]:
         """Return the usage frame, if it was asked for and is known, and the terminator."""
