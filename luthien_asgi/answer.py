@@ -68,12 +68,14 @@ class Answer:
         self._rewriter = Rewriter(step, self._hooks, terms)
         self._assembler = BlockAssembler()
         self._lanes: dict[OpenBlock, Lane] = {}
-        self._short_cut = ShortCut(self._outlet, self._rewriter, transparent=self._transparent)
+        self._settlement = Settlement(step, outlet=self._outlet, make=terms.make, log=terms.log, settings=terms.settings)
+        self._short_cut = ShortCut(
+            self._outlet, self._rewriter, transparent=self._transparent, hold_run=self._settlement.hold_run
+        )
         self.pass_plain = self._short_cut.take
         """Take a chunk that is plain text, where that can be done at once; tell whether it was. If not, `take` it."""
         self.takes_run = self._short_cut.takes_run
         self.put_run = self._short_cut.put_run
-        self._settlement = Settlement(step, outlet=self._outlet, make=terms.make, log=terms.log, settings=terms.settings)
         self._judged_ids: set[tuple[int, str]] = set()
         self._completed = False
 

@@ -9,10 +9,13 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Iterable, Iterator
-from typing import Final
+from functools import partial
+from itertools import islice
+from typing import Any, Final
 
 from luthien_asgi.chunks import Chunk, Part, content_size, read_part, text_size
 from luthien_asgi.likeness import is_like, made_like
+from luthien_asgi.runs import Run, is_fragment
 
 __all__ = ["Fragments", "HeldChunks"]
 
@@ -53,6 +56,15 @@ class Fragments(list[str]):
             self._done = len(self)
 
 
+def _like(first: Chunk, text: str, other: str, _: str) -> Any:  # noqa: ANN401 - a chunk in the place of its data
+    return made_like(first, text, other)
+
+
+def _itself(chunk: Any) -> Chunk:  # noqa: ANN401
+    made: Chunk = chunk
+    return made
+
+
 class HeldChunks:
     """Chunks in their order."""
 
@@ -90,6 +102,27 @@ class HeldChunks:
             size = content_size(part, chunk)
         self.size += size
         return size
+
+    def append_like(self, text: str) -> int:
+        """Add a chunk that is like the one before, with another text. Return the bytes that it is counted with."""
+        self._add_text(text)
+        first, first_text, count = self._runs[-1]
+        self._runs[-1] = (first, first_text, count + 1)
+        size = len(text) + _CUT
+        self.size += size
+        return size
+
+    def items(self) -> Iterator[Chunk | Run]:
+        """Return the chunks as they came, those that are fragments and nothing else as runs."""
+        texts = self._texts()
+        for first, text, count in tuple(self._runs):
+            said = tuple(islice(texts, count))
+            if count == 1:
+                yield first
+            elif is_fragment(first):
+                yield Run(read_part(first)._replace(text=""), said, partial(_like, first, text), make=_itself)
+            else:
+                yield from (made_like(first, text, other) for other in said)
 
     def __iter__(self) -> Iterator[Chunk]:
         """Return the chunks as they came: the same objects, or their like."""

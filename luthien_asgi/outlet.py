@@ -8,6 +8,7 @@ from luthien_asgi.assembler import OpenBlock
 from luthien_asgi.blocks import Block, BlockKind
 from luthien_asgi.chunks import Chunk, Part, read_part
 from luthien_asgi.lanes import THINKING, Choice, Lane
+from luthien_asgi.runs import Run
 from luthien_asgi.writer import ChunkMaker, Sink
 
 __all__ = ["Outlet", "is_visible"]
@@ -46,6 +47,17 @@ class Outlet:
             choice.spoke = True
             choice.text_sent = choice.text_sent or block.kind in {BlockKind.TEXT, BlockKind.REFUSAL}
         await self.put(chunk, part)
+
+    def send_run(self, block: OpenBlock, run: Run) -> bool:
+        """Send a run of a block on, none of whose opening waits, if that can be done at once; tell whether it was."""
+        if not self.takes_run(run):
+            return False
+        choice = self.choice(block.choice)
+        if block.kind not in THINKING:
+            choice.spoke = True
+            choice.text_sent = choice.text_sent or block.kind in {BlockKind.TEXT, BlockKind.REFUSAL}
+        self.put_run(run)
+        return True
 
     async def write(self, choice: int, blocks: Iterable[Block]) -> None:
         """Write blocks of a policy's own; a text that follows another stands apart from it."""

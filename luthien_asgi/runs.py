@@ -11,9 +11,27 @@ from collections.abc import Callable, Sequence
 from itertools import cycle, islice
 from typing import Any
 
-from luthien_asgi.chunks import Chunk, ChunkFactory, Part, text_size
+from luthien_asgi.chunks import (
+    Chunk,
+    ChunkFactory,
+    Part,
+    finish_reason_of,
+    openai_fields,
+    read_part,
+    standard_side_data,
+    text_size,
+    usage_of,
+)
 
-__all__ = ["Run"]
+__all__ = ["Run", "is_fragment"]
+
+
+def is_fragment(chunk: Chunk) -> bool:
+    """Tell whether a chunk is a fragment of a block's text and says nothing else, so that it and others like it can be a run."""
+    part = read_part(chunk)
+    if not part.text or part.phase != "delta" or part.event is not None or part.id or part.name or part.signature:
+        return False
+    return not (openai_fields(chunk) or standard_side_data(chunk) or finish_reason_of(chunk) or usage_of(chunk))
 
 
 class Run:
@@ -64,6 +82,10 @@ class Run:
         """Return the run of chunks like these with other texts, perhaps more or fewer."""
         paddings = None if self.paddings is None else list(islice(cycle(self.paddings), len(texts)))
         return Run(self.part, texts, self._data, paddings=paddings, make=self._make)
+
+    def first(self) -> Chunk:
+        """Return the first chunk."""
+        return self.with_texts(self.texts[:1]).chunks()[0]
 
     def after(self, count: int) -> Run:
         """Return the run without its first `count` chunks, of which there are more."""

@@ -18,6 +18,7 @@ from luthien_asgi.outlet import Outlet
 from luthien_asgi.pipeline import Step
 from luthien_asgi.plans import PolicyPlan
 from luthien_asgi.recorder import Transaction
+from luthien_asgi.runs import Run
 from luthien_asgi.settings import StreamSettings
 from luthien_asgi.verdicts import Allow, Defer, Deny, Replace, Resample, Stop
 from luthien_asgi.writer import ChunkMaker
@@ -52,9 +53,23 @@ class Settlement:
     def hold(self, lane: Lane, chunk: Chunk, part: Part) -> None:
         """Keep a chunk until its block is settled. Raises `QueueFullError` beyond `queue_bytes`."""
         self._held_bytes += lane.chunks.append(chunk, part)
+        self._require_room()
+
+    def _require_room(self) -> None:
         if self._held_bytes > self._settings.queue_bytes:
             msg = "The answer holds more content for a policy's verdict than the limit allows."
             raise QueueFullError(msg)
+
+    def hold_run(self, lane: Lane, run: Run) -> None:
+        """Keep the chunks of a run, and give their texts to their block. Raises `QueueFullError` beyond `queue_bytes`."""
+        first = run.first()
+        for place, text in enumerate(run.texts):
+            lane.block.fragments.append(text)
+            if place == 0:
+                self.hold(lane, first, run.part._replace(text=text))
+            else:
+                self._held_bytes += lane.chunks.append_like(text)
+        self._require_room()
 
     async def settle(self, lane: Lane, judgement: Judgement) -> None:
         """Do what was decided about a block that was judged in line. Raises the judgement's error."""
@@ -120,8 +135,11 @@ class Settlement:
 
     async def _release(self, lane: Lane) -> None:
         chunks = self._taken(lane)
-        for chunk in chunks if not lane.dropped else ():
-            await self._outlet.send(lane.block, chunk, read_part(chunk))
+        for item in chunks.items() if not lane.dropped else ():
+            if isinstance(item, Run) and self._outlet.send_run(lane.block, item):
+                continue
+            for chunk in item.chunks() if isinstance(item, Run) else (item,):
+                await self._outlet.send(lane.block, chunk, read_part(chunk))
 
     def _discard(self, lane: Lane) -> None:
         self._taken(lane)

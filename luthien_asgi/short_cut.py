@@ -6,7 +6,7 @@ returns at once. What cannot be brought to its end (no room, a hook that has to 
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from luthien_asgi.blocks import BlockKind
@@ -23,7 +23,9 @@ __all__ = ["ShortCut"]
 class ShortCut:
     """One step's short cut. `transparent`: nobody looks at blocks, so every text of a choice that has begun goes on."""
 
-    def __init__(self, outlet: Outlet, rewriter: Rewriter, *, transparent: bool) -> None:
+    def __init__(self, outlet: Outlet, rewriter: Rewriter, *, transparent: bool, hold_run: Callable[[Lane, Run], None]) -> None:
+        """Make the short cut; `hold_run` keeps a run until its block is settled."""
+        self._hold_run = hold_run
         self._outlet = outlet
         self._rewriter = rewriter
         self._transparent = transparent
@@ -36,7 +38,7 @@ class ShortCut:
     def open(self, lane: Lane, part: Part) -> None:
         """Let the fragments that follow this one, which was sent, take the short cut, if they may."""
         self._lanes.pop(part.choice, None)
-        if not (part.text or part.id) or lane.dropped or lane.waits or lane.held or lane.watchers:
+        if not (part.text or part.id) or lane.dropped or lane.watchers:
             return
         if not isinstance(lane.handling, Transform) or (lane.opening is None and self._rewriter.is_strict(lane)):
             self._lanes[part.choice] = lane
@@ -55,7 +57,7 @@ class ShortCut:
         if self._transparent:
             return choice in self._outlet.choices and self._outlet.offer(chunk, text)
         lane = self._lanes.get(choice)
-        if lane is None or lane.block.kind is not BlockKind.TEXT or lane.block.bounded:
+        if lane is None or lane.block.kind is not BlockKind.TEXT or lane.block.bounded or lane.held or lane.waits:
             return False
         if not isinstance(lane.handling, Transform):
             if not self._outlet.offer(chunk, text):
@@ -81,11 +83,16 @@ class ShortCut:
         lane = self._lane_of(run.part)
         if lane is None or (isinstance(lane.handling, Transform) and not self._rewriter.can_take_run(lane)):
             return False
+        if lane.held or lane.waits:
+            return not isinstance(lane.handling, Transform) and run.paddings is None
         return self._outlet.takes_run(run)
 
     def put_run(self, run: Run) -> None:
         """Take a run that `takes_run` was asked about. Raises `ApiError`."""
         lane = None if self._transparent else self._lane_of(run.part)
+        if lane is not None and (lane.held or lane.waits):
+            self._hold_run(lane, run)
+            return
         if lane is not None:
             lane.block.fragments.extend(run.texts)
             if isinstance(lane.handling, Transform):

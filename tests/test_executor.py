@@ -26,6 +26,7 @@ from luthien_asgi.policy import Allow, Deny, Hold, Observe, Policy, Replace, Sto
 from luthien_asgi.queues import End, Failed, StreamQueue, Terminal
 from luthien_asgi.recorder import Begin, Transaction
 from luthien_asgi.request import ChatRequest, WireName
+from luthien_asgi.runs import Run
 from luthien_asgi.settings import StreamSettings
 
 TEXT, THINKING, TOOL = BlockKind.TEXT, BlockKind.THINKING, BlockKind.TOOL_CALL
@@ -158,7 +159,7 @@ async def run(
 ) -> Result:
     settings = settings or StreamSettings()
     source = stream if isinstance(stream, Stream) else Stream(stream)
-    queue: StreamQueue[Chunk] = StreamQueue(
+    queue: StreamQueue[Chunk | Run] = StreamQueue(
         max_items=settings.queue_size, max_bytes=settings.queue_bytes, timeout=settings.queue_timeout
     )
     request = ChatRequest(wire=client, body={"model": "m", "messages": [{"role": "user", "content": "x"}]})
@@ -176,7 +177,7 @@ async def run(
         if not reader:
             await task
         while not isinstance(item := await queue.get(), End | Failed):
-            out.append(item)
+            out += item.chunks() if isinstance(item, Run) else [item]
     hooks.close()
     assert source.closed == 1
     return Result(out, item, log)

@@ -20,7 +20,7 @@ from luthien_asgi.compose import Chain
 from luthien_asgi.context import StreamContext
 from luthien_asgi.errors import BackendError, ConfigError
 from luthien_asgi.plans import PolicyPlan
-from luthien_asgi.policies import ReplaceText, UpperCase
+from luthien_asgi.policies import DenyTools, ReplaceText, UpperCase
 from luthien_asgi.policy import Policy, Transform, blocking
 from luthien_asgi.queues import StreamQueue
 from luthien_asgi.request import ChatRequest, WireName
@@ -332,7 +332,7 @@ async def test_a_hook_that_gives_something_else_than_texts_ends_the_answer(resul
     run = await _run(_Wrong(result), Answer(Text("a", "b", "c", "d")))
     assert run.record is not None
     assert run.record.ending == "failed"
-    assert b"bcd" not in run.body
+    assert b"bcd" not in b"".join(run.frames)
 
 
 async def test_texts_that_are_kept_back_or_empty_give_no_chunk() -> None:
@@ -371,6 +371,20 @@ def test_replacing_in_runs_is_replacing_in_chunks(texts: list[str]) -> None:
         assert both[0].text == both[1].text
         kept = [[(b.kind, b.text) for b in run.record.final_blocks] for run in both if run.record is not None]
         assert kept[0] == kept[1]
+
+
+async def test_a_call_that_waits_is_kept_and_leaves_as_it_came() -> None:
+    """With the provider's cuts, for a client of the other format, which gets its calls at the end."""
+    arguments = '{"command": "ls -la /tmp", "why": "to look"}'
+    answer = Answer(Text("I look."), ToolCall("call_1", "run", arguments), finish="tool_calls")
+    cut = Cut(((), tuple(range(1, len(arguments)))))
+    for policy in (UpperCase(), DenyTools(names=["other"])):
+        both = [
+            await Stage(make=lambda policy=policy: policy, runs=runs).run(Case(answer, cut, client="anthropic"))  # type: ignore[misc]
+            for runs in (0, 1)
+        ]
+        assert both[0].frames[1:] == both[1].frames[1:]
+        assert b"".join(both[0].frames).count(b"input_json_delta") == len(arguments)
 
 
 # --- the queue ----------------------------------------------------------------------------------------------------------------
