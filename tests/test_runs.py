@@ -195,7 +195,7 @@ def test_spaces_before_the_last_brace_are_no_difference(texts: list[str], spaces
     for place, event in enumerate(plain.split(b"\n\n")):
         padded += (event[:-1] + b" " * spaces[place % len(spaces)] + b"}\n\n") if event.endswith(b"}") else event
     assert _read(decoder_of("anthropic"), [padded]) == _read(decoder_of("anthropic"), [plain]) == one_by_one("anthropic", padded)
-    if len([text for text in texts if text]) > 2:
+    if all(texts) and len(texts) > 2:
         assert any(isinstance(item, Run) for item in decoder_of("anthropic").feed_runs(padded))
 
 
