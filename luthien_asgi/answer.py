@@ -87,7 +87,11 @@ class Answer:
     @property
     def finished(self) -> bool:
         """Whether every choice that began has its finish reason."""
-        return bool(self._outlet.choices) and all(choice.finish is not None for choice in self._outlet.choices.values())
+        choices = self._outlet.choices
+        for choice in choices.values():  # asked once for each packet
+            if choice.finish is None:
+                return False
+        return bool(choices)
 
     async def put(self, chunk: Chunk, part: Part) -> None:
         """Take a chunk that another step let out."""

@@ -19,7 +19,7 @@ class WaitTimeout(TimeoutError):
 
 
 class WaitLimit:
-    """Bounds the waits of one task at a time: `with limit.of(seconds): await …` raises `WaitTimeout` as `asyncio.timeout` would.
+    """Bounds the waits of one task, the first that waits: `with limit.of(seconds): await …` raises `WaitTimeout` as `asyncio.timeout` would.
 
     Not for waits within one another. `close` takes the timer down. Must be made where an event loop runs.
     """
@@ -48,8 +48,10 @@ class WaitLimit:
         return self
 
     def __enter__(self) -> None:
-        task = self._task = asyncio.current_task(self._loop)
-        assert task is not None  # noqa: S101 - only a task can wait
+        task = self._task
+        if task is None:
+            task = self._task = asyncio.current_task(self._loop)
+            assert task is not None  # noqa: S101 - only a task can wait
         self._cancelling = task.cancelling()
         self._waits = True
 
