@@ -19,9 +19,10 @@ class WaitTimeout(TimeoutError):
 
 
 class WaitLimit:
-    """Bounds the waits of one task, the first that waits: `with limit.of(seconds): await …` raises `WaitTimeout` as `asyncio.timeout` would.
+    """Bounds the waits of one task, the first that waits, one wait at a time; `close` takes the timer down.
 
-    Not for waits within one another. `close` takes the timer down. Must be made where an event loop runs.
+    `with limit.of(seconds): await …` raises `WaitTimeout` where `asyncio.timeout` would raise `TimeoutError`. Must be made where
+    an event loop runs.
     """
 
     __slots__ = ("_cancelling", "_due", "_expired", "_loop", "_task", "_timer", "_waits", "_when")
