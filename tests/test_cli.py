@@ -252,9 +252,8 @@ def test_policies_lists_what_ships_and_what_each_takes(capsys: pytest.CaptureFix
     """The docstrings are the documentation: here their first lines, and what is declared."""
     assert main(["policies"]) == 0
     out = capsys.readouterr().out
-    assert (
-        "\nUpperCase\n    Write the model's text in capitals.\n    hooks: on_chunk_added\n    handles: text (transform)\n" in out
-    )
+    upper = "\nUpperCase\n    Write the model's text in capitals.\n    hooks: on_chunk_added, on_run_added\n"
+    assert upper + "    handles: text (transform)\n" in out
     assert "    config: none\n" in out
     assert "        names: list of string = []\n" in out
     assert out.endswith("luthien-asgi demo --policy NAME shows it at work.\n")
@@ -267,7 +266,11 @@ def test_policies_as_json(capsys: pytest.CaptureFixture[str]) -> None:
     listed = {policy["name"]: policy for policy in json.loads(capsys.readouterr().out)}
     assert set(listed) == set(policies.__all__)
     upper = listed["UpperCase"]
-    assert (upper["handles"], upper["hooks"], upper["verdicts"]) == ({"text": "transform"}, ["on_chunk_added"], [])
+    assert (upper["handles"], upper["hooks"], upper["verdicts"]) == (
+        {"text": "transform"},
+        ["on_chunk_added", "on_run_added"],
+        [],
+    )
     assert upper["class"] == "luthien_asgi.policies.UpperCase"
     assert upper["schema"] == {
         "$schema": "https://json-schema.org/draft/2020-12/schema",

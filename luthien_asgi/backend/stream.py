@@ -75,9 +75,7 @@ class RawSource:
     def __init__(self, response: Any, decoder: Decoder) -> None:  # noqa: ANN401 - httpx.Response, which is LiteLLM's to import
         self._response = response
         self._decoder = decoder
-        plain = response.headers.get("content-encoding", "identity").lower() == "identity"
-        # What is not compressed need not go through the two generators in which httpx undoes that.
-        self._bytes: AsyncIterator[bytes] = aiter(response.stream) if plain else response.aiter_bytes()
+        self._bytes = _bytes_of(response)
 
     async def read(self) -> Batch:
         """Read one packet and decode it."""
@@ -110,6 +108,15 @@ class RawSource:
         with contextlib.suppress(Exception):
             await self._bytes.aclose()  # type: ignore[attr-defined]  # httpx's is an async generator
         await self._response.aclose()
+
+
+def _bytes_of(response: Any) -> AsyncIterator[bytes]:  # noqa: ANN401 - httpx.Response
+    """Return the body as it comes; what is not compressed does not go through the two generators in which httpx undoes that."""
+    stream = getattr(response, "stream", None)
+    if stream is None or response.headers.get("content-encoding", "identity").lower() != "identity":
+        decoded: AsyncIterator[bytes] = response.aiter_bytes()
+        return decoded
+    return aiter(stream)
 
 
 def left_over(response: Any) -> bytes:  # noqa: ANN401 - httpx.Response
