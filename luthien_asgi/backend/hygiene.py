@@ -14,9 +14,13 @@ Deliberate differences from a plain `import litellm`:
    content and may hold credentials. `litellm.disable_hf_tokenizer_download` becomes True: LiteLLM prices each call, and for a
    model with `llama` in its name it would fetch a tokenizer first, with the event loop waiting, some 20 s where there is no
    network. A host that imported LiteLLM first keeps its own values, prints, logs and fetches.
-4. The three narrow warning filters of LiteLLM (by message, about its own pydantic models) stay.
-5. What is alive after the import is frozen (`gc.freeze`), a host's objects of that moment too: they are freed by their counts as
-   ever, but a cycle among them is not searched for any more.
+4. The three narrow warning filters of LiteLLM (by message, about its own pydantic models) stay, and those of urllib3 and
+   requests, about their own warnings.
+5. The garbage collector rests meanwhile. It would go through what is there already six times, holding everything up for 0.2 s
+   each, and find nothing: a fifth of the import's time. What was made goes to the oldest generation unseen. With `freeze`, for a
+   process that is ours, it leaves the collector's sight for good (`gc.freeze`), and so does whatever else is alive then.
+6. The tokenizer's table (110 MB, 0.4 s) is read only for those who need it: LiteLLM fetches it at the first call of nearly every
+   provider but OpenAI and Azure, in the event loop, to price what nobody reads.
 """
 
 from __future__ import annotations
@@ -49,6 +53,8 @@ ENVIRONMENT: Final[Mapping[str, str]] = MappingProxyType(
         "REPEATED_STREAMING_CHUNK_LIMIT": "1000000000",
     }
 )
+_WRITTEN: Final = ("TIKTOKEN_CACHE_DIR",)
+"""What LiteLLM writes into the environment itself."""
 _WARM: Final = (
     "litellm.main",
     "litellm.types.utils",
@@ -63,39 +69,42 @@ _LITELLM_LOGGERS: Final = ("LiteLLM", "LiteLLM Router")
 _ONE_AT_A_TIME: Final = threading.Lock()
 
 
-async def load() -> Any:  # noqa: ANN401 - a module without types
-    """Return the module `litellm`, imported in a thread of its own so that the event loop goes on (7-10 s on two cores).
+async def load(*, tokenizer: bool = False, freeze: bool = False) -> Any:  # noqa: ANN401 - a module without types
+    """Return the module `litellm`, imported in a thread of its own so that the event loop goes on (2 to 10 s on two cores).
 
-    Two concurrent first calls import once. A cancelled caller leaves at once; the import ends in its thread.
+    Two concurrent first calls import once. A cancelled caller leaves at once; the import ends in its thread, and the interpreter
+    does not end before it: one that ends in the middle of an import may wait for the import's locks for ever.
     """
-    if _finished():
-        return load_now()
+    if _finished(tokenizer=tokenizer):
+        return _load_once()
     future: Future[Any] = Future()
-    thread = threading.Thread(target=_load_into, args=(future,), name="luthien-import-litellm", daemon=True)
+    thread = threading.Thread(target=_load_into, args=(future, tokenizer, freeze), name="luthien-import-litellm")
     thread.start()
     litellm = await asyncio.wrap_future(future)
     thread.join()  # it has nothing left to do
     return litellm
 
 
-def _finished() -> bool:
-    return _load_once.cache_info().currsize == 1
+def _finished(*, tokenizer: bool) -> bool:
+    return bool(_load_once.cache_info().currsize and (_read_encoding.cache_info().currsize or not tokenizer))
 
 
-def _load_into(future: Future[Any]) -> None:
+def _load_into(future: Future[Any], tokenizer: bool, freeze: bool) -> None:
     if not future.set_running_or_notify_cancel():
         return
     try:
-        future.set_result(load_now())
+        future.set_result(load_now(tokenizer=tokenizer, freeze=freeze))
     except BaseException as error:
         future.set_exception(error)
 
 
-def load_now() -> Any:  # noqa: ANN401
+def load_now(*, tokenizer: bool = False, freeze: bool = False) -> Any:  # noqa: ANN401
     """Return the module `litellm`; the first call imports it and blocks meanwhile. Safe from any thread."""
-    if not _finished():
-        with _ONE_AT_A_TIME:
-            return _load_once()
+    if not _finished(tokenizer=tokenizer):
+        with _ONE_AT_A_TIME, _collector_at_rest(freeze=freeze):
+            _load_once()
+            if tokenizer:
+                _read_encoding()
     return _load_once()
 
 
@@ -108,14 +117,32 @@ def _load_once() -> Any:  # noqa: ANN401
             importlib.import_module(name)
         _read_beta_headers()
         _build_schemas(litellm)
-        _read_encoding(litellm)
-    # LiteLLM's modules are some 400 000 objects that stay: a full collection goes through them all, 200 ms in which nothing is
-    # answered, several times a minute under load. Frozen, they are left out.
-    gc.collect()
-    gc.freeze()
     if not host_was_first:
         _silence(litellm)
     return litellm
+
+
+@cache
+def _read_encoding() -> None:
+    with _environment(), contextlib.suppress(Exception):
+        importlib.import_module("litellm").token_counter(model="gpt-4o", text="a")
+
+
+@contextlib.contextmanager
+def _collector_at_rest(*, freeze: bool) -> Iterator[None]:
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+        if freeze:
+            gc.freeze()
+        elif not gc.get_freeze_count():
+            # There and back is a way into the oldest generation; what a host has frozen itself would come back too.
+            gc.freeze()
+            gc.unfreeze()
+    finally:
+        if was_on:
+            gc.enable()
 
 
 def _silence(litellm: Any) -> None:  # noqa: ANN401
@@ -130,12 +157,6 @@ def _read_beta_headers() -> None:
         importlib.import_module("litellm.anthropic_beta_headers_manager")._load_beta_headers_config()  # noqa: SLF001 - see 2
 
 
-def _read_encoding(litellm: Any) -> None:  # noqa: ANN401
-    """Let the tokenizer's table be read now (0.3 s): LiteLLM prices each call with it, the first one on the event loop."""
-    with contextlib.suppress(Exception):
-        litellm.token_counter(model="gpt-4o", text="a")
-
-
 def _build_schemas(litellm: Any) -> None:  # noqa: ANN401
     """Let pydantic build the classes now: it warns at the first object of each, also a host that makes errors of warnings."""
     with warnings.catch_warnings():
@@ -146,15 +167,18 @@ def _build_schemas(litellm: Any) -> None:  # noqa: ANN401
 
 @contextlib.contextmanager
 def _environment() -> Iterator[None]:
-    """Set what LiteLLM is to see, and take away again what was not there before: it sets a variable of its own, too."""
-    before = dict(os.environ)
+    """Set what LiteLLM is to see, and put back what was there before. Other variables are not touched: the host goes on."""
+    before = {name: os.environ.get(name) for name in (*ENVIRONMENT, *_WRITTEN)}
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     try:
         yield
     finally:
-        for name in os.environ.keys() - before.keys():
-            del os.environ[name]
+        for name, was in before.items():
+            if was is not None:
+                os.environ[name] = was
+            else:
+                os.environ.pop(name, None)
 
 
 @contextlib.contextmanager

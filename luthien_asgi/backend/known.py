@@ -21,6 +21,7 @@ __all__ = [
     "PARAMETER_PREFIXES",
     "ROUTER_ONLY",
     "TOP_K_PROVIDERS",
+    "WITHOUT_TOKENIZER",
 ]
 
 KEYLESS_PROVIDERS: Final = frozenset(
@@ -46,6 +47,9 @@ HANDLER_PROVIDERS: Final = frozenset(
     }
 )
 """Providers that LiteLLM calls through its own `AsyncHTTPHandler`, so that they accept one as `client`."""
+
+WITHOUT_TOKENIZER: Final = frozenset({"azure", "openai"})
+"""Providers that LiteLLM calls without its tokenizer's table in hand (`main.py`: the others are given `encoding`)."""
 
 BARE_MODELS: Final[Mapping[str, str]] = MappingProxyType(
     {"gpt-": "openai", "chatgpt-": "openai", "o1": "openai", "o3": "openai", "o4": "openai", "claude-": "anthropic"}

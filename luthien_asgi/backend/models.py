@@ -86,6 +86,10 @@ class ModelTable:
         self._turns: Mapping[str, Iterator[Deployment]] = {name: itertools.cycle(group) for name, group in groups.items()}
         self._wildcards = [(_pattern(name), name) for name in sorted(groups, key=len, reverse=True) if "*" in name]
 
+    def providers(self) -> frozenset[str]:
+        """Return the providers of all deployments; "" for one that a wildcard leaves open."""
+        return frozenset(deployment.provider for group in self._groups.values() for deployment in group)
+
     def names(self) -> tuple[str, ...]:
         """Return the configured names, wildcards as they are written."""
         return tuple(self._groups)

@@ -92,7 +92,7 @@ class Backend(Protocol):
     make_chunk: ChunkFactory
 
     async def start(self) -> None:
-        """Get ready (LiteLLM is imported in a thread). Called at start-up or before the first call; may be called twice."""
+        """Get ready (LiteLLM is imported in a thread). The middleware calls it once, and again only after it raised."""
         ...
 
     def models(self) -> Sequence[str]:

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -63,6 +64,93 @@ def test_a_host_that_never_used_litellm_notices_nothing() -> None:
         """
     )
     assert (done.stdout, done.stderr) == ("", "")
+
+
+@pytest.mark.parametrize("tokenizer", [False, True])
+def test_nothing_else_of_the_process_changes(tokenizer: bool) -> None:
+    """Signals, hooks, the collector, the socket module, open files; nor does anything reach for the network."""
+    run(
+        f"""
+        import gc, signal, socket
+        from luthien_asgi.backend import hygiene
+        gc.disable(); gc.enable()
+        def refuse(*a, **k): raise AssertionError("the network")
+        socket.socket.connect = socket.socket.connect_ex = socket.getaddrinfo = refuse
+        def more():
+            signals = [signal.getsignal(s) for s in signal.valid_signals() if s not in (signal.SIGKILL, signal.SIGSTOP)]
+            hooks = sys.excepthook, threading.excepthook, sys.unraisablehook
+            hooks = hooks, logging.getLoggerClass(), logging.getLogRecordFactory()
+            collector = gc.isenabled(), gc.get_threshold(), gc.get_freeze_count(), len(gc.callbacks)
+            return signals, hooks, collector, socket.getdefaulttimeout(), sys.path[:], os.getcwd(), os.listdir("/proc/self/fd")
+        before = more()
+        hygiene.load_now(tokenizer={tokenizer})
+        assert more() == before, (more(), before)
+        """
+    )
+
+
+def test_no_stray_dotenv_is_read(tmp_path: Path) -> None:
+    """A file in the working directory is nobody's configuration here."""
+    (tmp_path / ".env").write_text("OPENAI_API_KEY=stray\nLITELLM_LOG=DEBUG\nHOST_SETTING=stray\n")
+    run(
+        f"""
+        os.chdir({str(tmp_path)!r})
+        sys.path.insert(0, "")
+        before = dict(os.environ)
+        from luthien_asgi.backend import hygiene
+        hygiene.load_now(tokenizer=True)
+        assert dict(os.environ) == before
+        """
+    )
+
+
+def test_what_a_host_sets_meanwhile_stays(tmp_path: Path) -> None:
+    """The import takes seconds, in which the host goes on: here a module in LiteLLM's place does what the host would."""
+    (tmp_path / "litellm.py").write_text(
+        "import importlib, os, sys\n"
+        "os.environ['HOST_SETTING'] = 'new'\ndel os.environ['HOST_GONE']\n"
+        "sys.path.remove(os.path.dirname(__file__))\ndel sys.modules['litellm']\nimportlib.import_module('litellm')\n"
+    )
+    run(
+        f"""
+        sys.path.insert(0, {str(tmp_path)!r})
+        expected = dict(os.environ) | {{"HOST_SETTING": "new"}}
+        del expected["HOST_GONE"]
+        from luthien_asgi.backend import hygiene
+        hygiene.load_now(tokenizer=True)
+        assert dict(os.environ) == expected
+        """,
+        HOST_SETTING="old",
+        HOST_GONE="old",
+        TIKTOKEN_CACHE_DIR=str(tmp_path),
+    )
+
+
+def test_the_collector_of_a_host_is_as_it_was() -> None:
+    """Off when it was off, and what the host froze stays frozen; nothing of ours is, unless that is asked for."""
+    run(
+        """
+        import gc
+        from luthien_asgi.backend import hygiene
+        gc.disable()
+        gc.freeze()
+        was = gc.get_freeze_count()
+        hygiene.load_now()
+        assert not gc.isenabled() and abs(gc.get_freeze_count() - was) < 1000
+        """
+    )
+    run(
+        """
+        import gc
+        from luthien_asgi.backend import LiteLLMBackend
+        models = [{"model_name": "m", "litellm_params": {"model": "openai/x"}}]
+        asyncio.run(LiteLLMBackend(models, freeze=True).start())
+        assert gc.isenabled() and gc.get_freeze_count() > 100_000
+        assert "tiktoken_ext.openai_public" not in sys.modules, "the tokenizer's table, which OpenAI's models do without"
+        asyncio.run(LiteLLMBackend([*models, {"model_name": "c", "litellm_params": {"model": "anthropic/x"}}]).start())
+        assert "tiktoken_ext.openai_public" in sys.modules
+        """
+    )
 
 
 def test_an_operators_own_setting_wins() -> None:
