@@ -12,7 +12,7 @@ Call it:
       -d '{"model": "fast", "stream": true, "messages": [{"role": "user", "content": "Hi."}]}'
 
 The trap: no lifespan reaches a mounted app. The gateway then opens at its first request, which waits some seconds for LiteLLM,
-and nobody closes it. So the outer app's lifespan calls `start()` and `aclose()`.
+and nobody closes it. So the outer app's lifespan calls `open()`, which begins to import it, and `aclose()`.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ gateway = LuthienMiddleware(
 
 @asynccontextmanager
 async def lifespan(app: Starlette) -> AsyncIterator[None]:
-    await gateway.start()
+    await gateway.open()
     yield
     await gateway.aclose()
 

@@ -51,6 +51,7 @@ class ModelAsker:
         if target.passthrough:
             msg = f"The model {request.model} needs a credential of the client's own."
             raise PolicyError(msg)
+        await self._backend.start()
         stream = await self._backend.open(BackendCall(request=request))
         fragments: list[str] = []
         usage: dict[str, Any] = {}

@@ -13,6 +13,7 @@ import io
 import os
 import sys
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
@@ -51,11 +52,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         status = command(parsed)
         sys.stdout.flush()
+        _leave_an_import(status)
     except ConfigError as error:
         _complain(error)
         return WRONG
     except KeyboardInterrupt:
-        _leave_an_import()
+        _leave_an_import(INTERRUPTED)
         return INTERRUPTED
     except BrokenPipeError:
         # Python flushes stdout once more at exit, and would complain about the same pipe.
@@ -64,15 +66,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return status
 
 
-def _leave_an_import() -> None:
-    """End the process at once if LiteLLM is still being imported in its thread.
-
-    An interpreter that ends waits for no daemon thread, but for the locks that such a thread holds: for ever.
-    """
+def _leave_an_import(status: int) -> None:
+    """End the process at once if LiteLLM is still being imported in its thread, for whose end the interpreter would wait."""
     if any(thread.name == IMPORT_THREAD for thread in threading.enumerate()):
         sys.stdout.flush()
         sys.stderr.flush()
-        os._exit(INTERRUPTED)
+        os._exit(status)
 
 
 def _say(text: object) -> None:
@@ -173,17 +172,24 @@ def _serve(arguments: argparse.Namespace) -> int:
 
 
 def _run_gateway(config: Config, host: str, port: int, console: Console) -> int:
-    from luthien_asgi import progress, server, serving
+    from luthien_asgi import server, serving
+    from luthien_asgi.errors import ApiError
 
     sock = serving.bind(host, port)
     gateway = server.create_app(config)
 
     async def prepare() -> None:
-        with progress.working("Loading LiteLLM", console=console):
-            await gateway.start()
-        console.print(f"Serving on {serving.url_of(sock)}", markup=False, highlight=False)
+        await gateway.open()
+        console.print(f"Serving on {serving.url_of(sock)}; loading LiteLLM …", markup=False, highlight=False)
 
-    return serving.run(serving.server_for(gateway, drain_timeout=config.settings.drain_timeout), sock, before=prepare)
+    async def warm_up() -> None:
+        began = time.monotonic()
+        with contextlib.suppress(ApiError):  # which is in the log
+            await gateway.start()
+            console.print(f"LiteLLM is ready after {time.monotonic() - began:.1f} s", markup=False, highlight=False)
+
+    running = serving.server_for(gateway, drain_timeout=config.settings.drain_timeout)
+    return serving.run(running, sock, before=prepare, beside=warm_up)
 
 
 def _ran(run: Callable[[Console], int]) -> int:

@@ -179,6 +179,7 @@ class Exchange:
             ctx = self._context(request, client, None)
             ctx.request = await self.connection.race(self.judge(ctx, None).before(everybody=True))
             call = self.backend_call(ctx.request, target)
+            await self.connection.race(self.services.backend.start())
             async with asyncio.timeout(self.services.settings.first_chunk_timeout):
                 return await self.connection.race(self.services.backend.count_tokens(call))
         except ClientGoneError as gone:

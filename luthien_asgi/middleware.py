@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
-import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator, MutableMapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,9 +20,11 @@ from luthien_asgi.hooks import HookCaller
 from luthien_asgi.needs import check_needs
 from luthien_asgi.pipeline import Pipeline
 from luthien_asgi.recorder import NullRecorder, TransactionRecorder
+from luthien_asgi.resources import Resources
 from luthien_asgi.responses import send_error, send_json
 from luthien_asgi.settings import Limits, StreamSettings
 from luthien_asgi.telemetry import Telemetry, default_telemetry
+from luthien_asgi.warm_up import WarmBackend
 from luthien_asgi.wire.anthropic import AnthropicWire
 from luthien_asgi.wire.openai import OpenAIWire
 from luthien_asgi.wire.protocol import WireFormat
@@ -115,7 +115,8 @@ class LuthienMiddleware:
     have no keys, or a client's.
 
     Resources open at start-up when the server's lifespan passes through here, otherwise at the first request (a mounted app sees
-    no lifespan); close them with `aclose()` then.
+    no lifespan); close them with `aclose()` then. The backend gets ready beside that, and requests wait for it: who would rather
+    wait at start-up awaits `start()` there.
     """
 
     def __init__(
@@ -142,10 +143,11 @@ class LuthienMiddleware:
             check_needs(pipeline, backend, has_desk=approvals is not None)
         self._approvals = f"{paths.approvals}/" if paths.approvals is not None else None
         self._models = f"{paths.models}/" if paths.models is not None else None
+        self._backend = WarmBackend(backend, settings)
         self._services = Services(
             pipeline=pipeline,
             hooks=HookCaller(timeout=settings.policy_timeout, threads=settings.policy_threads),
-            backend=backend,
+            backend=self._backend,
             recorder=recorder if recorder is not None else NullRecorder(),
             telemetry=telemetry if telemetry is not None else default_telemetry(),
             auth=checked_auth,
@@ -158,7 +160,7 @@ class LuthienMiddleware:
             "anthropic": AnthropicWire(),
             "responses": ResponsesWire(),
         }
-        self._resources = _Resources(self._services)
+        self._resources = Resources(self._services, self._backend)
         self._streams = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -185,9 +187,14 @@ class LuthienMiddleware:
         """Return the model that a path below that of the models names, slashes in the name included; "" for other paths."""
         return _below(self._models, path)
 
-    async def start(self) -> None:
-        """Open the recorder and get the backend ready (LiteLLM's import takes seconds). Twice is once."""
+    async def open(self) -> None:
+        """Open the recorder and begin to get the backend ready, which goes on beside what the caller does. Twice is once."""
         await self._resources.open()
+
+    async def start(self) -> None:
+        """Open the recorder and wait until the backend is ready (LiteLLM's import takes seconds). Twice is once."""
+        await self.open()
+        await self._backend.ready()
 
     async def aclose(self) -> None:
         """Write what the recorder still has and close the backend. Call it where no lifespan arrives, as under `Mount`."""
@@ -197,7 +204,7 @@ class LuthienMiddleware:
         async def watched(message: Message) -> None:
             if message["type"] == "lifespan.startup.complete":
                 try:
-                    await self.start()
+                    await self.open()
                 except Exception as error:
                     _log.exception("start-up failed")
                     await send({"type": "lifespan.startup.failed", "message": f"luthien_asgi: {error}"})
@@ -211,7 +218,7 @@ class LuthienMiddleware:
     async def _serve(self, route: _Route, scope: Scope, receive: Receive, send: Send) -> None:
         exchange = self._exchange(route, scope, receive, send)
         if route == "health":
-            await send_json(send, 200, {"status": "ok"}, {"cache-control": "no-store"})
+            await self._health(send)
         elif route in {"approvals", "approval"}:
             await self._run(route, exchange)  # not among the streams: these may all wait for it
         elif self._streams >= self._services.limits.streams:
@@ -222,6 +229,21 @@ class LuthienMiddleware:
                 await self._run(route, exchange)
             finally:
                 self._streams -= 1
+
+    async def _health(self, send: Send) -> None:
+        """Say that the process serves (the status, for liveness) and whether it can reach models yet (`ready`)."""
+        is_open = await self._opened()
+        state = self._backend.state if is_open else "failed"
+        health = {"status": "ok", "ready": state == "ready", "backend": state}
+        await send_json(send, 200, health, {"cache-control": "no-store"})
+
+    async def _opened(self) -> bool:
+        try:
+            await self._resources.open()
+        except Exception:
+            _log.exception("the recorder could not be opened")
+            return False
+        return True
 
     def _exchange(self, route: _Route, scope: Scope, receive: Receive, send: Send) -> Exchange:
         headers = _joined(scope["headers"])
@@ -236,10 +258,7 @@ class LuthienMiddleware:
         )
 
     async def _run(self, route: _Route, exchange: Exchange) -> None:
-        try:
-            await self._resources.open()
-        except Exception:
-            _log.exception("the backend or the recorder could not be opened")
+        if not await self._opened():
             await self._fail(exchange, ApiError("The gateway is not ready.", status=503))
             return
         if route == "models":
@@ -274,41 +293,6 @@ class LuthienMiddleware:
     async def _fail(exchange: Exchange, error: ApiError) -> None:
         body = exchange.wire.error_body(error, request_id=exchange.id)
         await send_error(exchange.send, error.status, body, {**error.headers, "x-luthien-transaction": exchange.id})
-
-
-class _Resources:
-    """What is opened once and closed once, whoever comes first."""
-
-    def __init__(self, services: Services) -> None:
-        self._services = services
-        self._lock = asyncio.Lock()
-        self._open = False
-
-    async def open(self) -> None:
-        if self._open:
-            return
-        async with self._lock:
-            if self._open:
-                return
-            if self._services.approvals is not None:
-                await self._services.approvals.start()
-            await self._services.recorder.start()
-            began = time.monotonic()
-            await self._services.backend.start()
-            _log.info("the backend is ready after %.1f s", time.monotonic() - began)
-            self._open = True
-
-    async def close(self) -> None:
-        async with self._lock:
-            self._open = False
-            try:
-                await self._services.after.ended(self._services.settings.drain_timeout)
-                if self._services.approvals is not None:
-                    await self._services.approvals.aclose()
-                await self._services.backend.aclose()
-            finally:
-                self._services.hooks.close()
-                await self._services.recorder.aclose()
 
 
 def _checked_auth(auth: Auth | _Unset | None, backend: Backend) -> Auth | None:

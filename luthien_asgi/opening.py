@@ -139,6 +139,7 @@ class BackendOpening:
             self.error.headers = {**self.headers, **self.error.headers}
 
     async def _open(self) -> None:
+        await self._backend.start()  # that is not the provider's time
         self._log.mark("backend_called")
         async with asyncio.timeout(self._settings.first_chunk_timeout):
             stream = self._stream = await self._backend.open(self._call)

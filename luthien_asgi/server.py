@@ -37,7 +37,7 @@ def create_app(config: Config) -> Gateway:
 
     middleware = LuthienMiddleware(
         _fallback(),
-        backend=LiteLLMBackend(model_list=config.model_list, settings=config.settings, limits=config.limits),
+        backend=LiteLLMBackend(model_list=config.model_list, settings=config.settings, limits=config.limits, freeze=True),
         policy=config.policy,
         recorder=config.recorder,
         auth=auth_of(config),
@@ -50,7 +50,7 @@ def create_app(config: Config) -> Gateway:
 
 
 class Gateway:
-    """An ASGI app. Servers open and close it by lifespan; `start()` and `aclose()` do the same by hand."""
+    """An ASGI app. Servers open and close it by lifespan; `open()` and `aclose()` do the same by hand."""
 
     def __init__(self, middleware: LuthienMiddleware, *, local_only: bool) -> None:
         self._middleware = middleware
@@ -64,8 +64,12 @@ class Gateway:
             return
         await self._middleware(scope, receive, send)
 
+    async def open(self) -> None:
+        """Open the recorder and begin to import LiteLLM."""
+        await self._middleware.open()
+
     async def start(self) -> None:
-        """Open the recorder and import LiteLLM."""
+        """Open the recorder and wait until LiteLLM is imported."""
         await self._middleware.start()
 
     async def aclose(self) -> None:
@@ -97,11 +101,18 @@ def auth_of(config: Config) -> Auth | None:
     return LoopbackGuard() if config.spends_server_keys else None
 
 
-def preload() -> None:
-    """Import LiteLLM now: for a master process that forks its workers, which then share the seconds and the memory it takes."""
+def preload(*, tokenizer: bool = True) -> None:
+    """Import everything now: for a master process that forks its workers, which then share the seconds and the memory it takes.
+
+    No thread, event loop, socket or file is opened, so that forking is safe. What is imported is frozen (`gc.freeze`): a garbage
+    collector that went through it would write to its pages, and each worker would have them for itself. `tokenizer` is the table
+    that LiteLLM wants for every provider but OpenAI and Azure, 110 MB.
+    """
+    import luthien_asgi.config  # with the policies, the recorder and the wires
+    import luthien_asgi.middleware  # noqa: F401 - with the engine
     from luthien_asgi.backend.hygiene import load_now
 
-    load_now()
+    load_now(tokenizer=tokenizer, freeze=True)
 
 
 def _fallback() -> ASGIApp:

@@ -8,7 +8,8 @@ import math
 import os
 import signal
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any
 
 import uvicorn
 
@@ -57,15 +58,28 @@ def server_for(app: ASGIApp, *, drain_timeout: float, log_level: str = "info") -
     return uvicorn.Server(config)
 
 
-def run(server: uvicorn.Server, sock: socket.socket, *, before: Callable[[], Awaitable[None]]) -> int:
+def run(
+    server: uvicorn.Server,
+    sock: socket.socket,
+    *,
+    before: Callable[[], Awaitable[None]],
+    beside: Callable[[], Coroutine[Any, Any, None]] | None = None,
+) -> int:
     """Await `before`, serve until SIGINT or SIGTERM, and return the exit status: 0 when running answers could end.
 
-    Raises `KeyboardInterrupt` when a signal came before the server was up.
+    `beside` runs while the server does, and is cancelled with it. Raises `KeyboardInterrupt` when a signal came before the server
+    was up.
     """
 
     async def serve() -> None:
+        if not server.config.loaded:
+            server.config.load()  # here nothing competes with it for the interpreter
         await before()
-        await server.serve(sockets=[sock])
+        async with asyncio.TaskGroup() as tasks:
+            other = tasks.create_task(beside()) if beside is not None else None
+            await server.serve(sockets=[sock])
+            if other is not None:
+                other.cancel()
 
     # uvicorn raises the signal again when it is done; so both end here, and not in the death of the process.
     previous = signal.signal(signal.SIGTERM, signal.default_int_handler)

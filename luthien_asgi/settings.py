@@ -15,6 +15,8 @@ class StreamSettings:
     Raises `ValueError` when a value is not positive (`usage_timeout`, `drain_timeout` and `commit_after` may be 0).
     """
 
+    start_timeout: float = 120.0
+    """Wait of a request for a backend that is getting ready: importing LiteLLM takes 2 to 10 s on two cores, more on less."""
     first_chunk_timeout: float = 600.0
     """Silence of the backend before its first event. Reasoning models think for minutes first (the SDKs wait 600 s)."""
     stall_timeout: float = 120.0

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import inspect
 import json
+import os
 import signal
 import socket
 import subprocess
@@ -417,7 +418,7 @@ async def test_serve_answers_and_lets_an_answer_end_when_asked_to_stop(tmp_path:
             running("serve", "--config", str(file), "--port", "0") as process,
             httpx.AsyncClient(trust_env=False) as client,
         ):
-            url = (await line_with(process.stderr, "Serving on")).removeprefix("Serving on ")
+            url = (await line_with(process.stderr, "Serving on")).removeprefix("Serving on ").partition(";")[0]
             body = {"model": "fast", "stream": True, "messages": [{"role": "user", "content": "Hello"}]}
             async with client.stream("POST", f"{url}/v1/chat/completions", json=body, timeout=START_SECONDS) as response:
                 parts = response.aiter_bytes()
@@ -433,12 +434,16 @@ async def test_serve_answers_and_lets_an_answer_end_when_asked_to_stop(tmp_path:
 
 
 @pytest.mark.servers
-async def test_ctrl_c_before_the_server_is_up_is_status_130(file: Path) -> None:
+async def test_ctrl_c_before_the_server_is_up_is_status_130(tmp_path: Path) -> None:
     """Without a traceback."""
+    file = tmp_path / "luthien.yaml"
+    os.mkfifo(file)
     async with running("serve", "--config", str(file), "--port", "0") as process:
-        await line_with(process.stderr, "Loading LiteLLM")
-        process.send_signal(signal.SIGINT)
         async with asyncio.timeout(START_SECONDS):
-            _, rest = await process.communicate()
+            opened = await asyncio.to_thread(file.open, "w")  # once it is read on the other side
+        with opened:
+            process.send_signal(signal.SIGINT)
+            async with asyncio.timeout(START_SECONDS):
+                _, rest = await process.communicate()
         assert process.returncode == 130
         assert b"Traceback" not in rest

@@ -231,9 +231,11 @@ async def test_tokens_are_counted_without_max_tokens() -> None:
 
 
 async def test_health_is_answered_where_it_is_opted_into() -> None:
-    """The health path says that the process serves."""
+    """The health path says that the process serves, and whether it reaches models."""
     app, _, _ = make(paths=Paths(health="/luthien/health"))
-    assert (await ASGIDriver(app).fetch("GET", "/luthien/health")).json() == {"status": "ok"}
+    await app.start()
+    health = {"status": "ok", "ready": True, "backend": "ready"}
+    assert (await ASGIDriver(app).fetch("GET", "/luthien/health")).json() == health
 
 
 # --- errors before the first byte -------------------------------------------------------------------------------------------

@@ -106,15 +106,17 @@ def _serve(server: uvicorn.Server, sock: socket.socket, started: queue.SimpleQue
     started.put(False)
 
 
-def _announcing(app: ASGIApp, started: queue.SimpleQueue[bool]) -> ASGIApp:
-    """Tell when the app has started: its socket listens from the beginning."""
+def _announcing(gateway: Gateway, started: queue.SimpleQueue[bool]) -> ASGIApp:
+    """Tell when the gateway is ready: its socket listens from the beginning."""
 
     async def announcing(scope: Scope, receive: Receive, send: Send) -> None:
         async def watched(message: Message) -> None:
+            if message["type"] == "lifespan.startup.complete":
+                await gateway.start()
             await send(message)
             if message["type"] == "lifespan.startup.complete":
                 started.put(True)
 
-        await app(scope, receive, watched if scope["type"] == "lifespan" else send)
+        await gateway(scope, receive, watched if scope["type"] == "lifespan" else send)
 
     return announcing

@@ -1,0 +1,46 @@
+"""What the middleware opens once and closes once: the recorder, the operators' desk and the backend."""
+
+from __future__ import annotations
+
+import asyncio
+
+from luthien_asgi.exchange import Services
+from luthien_asgi.warm_up import WarmBackend
+
+__all__ = ["Resources"]
+
+
+class Resources:
+    """What is opened once and closed once, whoever comes first."""
+
+    def __init__(self, services: Services, backend: WarmBackend) -> None:
+        self._services = services
+        self._backend = backend
+        self._lock = asyncio.Lock()
+        self._open = False
+
+    async def open(self) -> None:
+        """Open what traffic needs, and begin to get the backend ready. Raises what the recorder or the desk raises."""
+        if self._open:
+            return
+        async with self._lock:
+            if self._open:
+                return
+            if self._services.approvals is not None:
+                await self._services.approvals.start()
+            await self._services.recorder.start()
+            self._backend.begin()
+            self._open = True
+
+    async def close(self) -> None:
+        """Wait for what goes on behind the answers, write what is to be recorded, close the rest."""
+        async with self._lock:
+            self._open = False
+            try:
+                await self._services.after.ended(self._services.settings.drain_timeout)
+                if self._services.approvals is not None:
+                    await self._services.approvals.aclose()
+                await self._backend.aclose()
+            finally:
+                self._services.hooks.close()
+                await self._services.recorder.aclose()
