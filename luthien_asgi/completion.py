@@ -193,6 +193,8 @@ class Completion:
 
     def _fail(self, error: ApiError) -> None:
         self.ending = "denied" if isinstance(error, RequestDenied) else "failed"
+        # A value needs no traceback: its frames hold this object, in a circle, and what LiteLLM had in its hands.
+        error.__traceback__ = error.__context__ = error.__cause__ = None
         self.error = error
         if self.ending == "failed":
             # %r: a provider's message may hold line breaks, and none of them may begin a line of this log.

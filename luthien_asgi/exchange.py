@@ -58,6 +58,20 @@ class Services:
     """What goes on when an answer is over: the end of policies in shadow, and the records that wait for it."""
 
 
+class _Noting:
+    """A `send` that notes that it was used. It knows no exchange: the two would be a circle for the garbage collector."""
+
+    __slots__ = ("_send", "begun")
+
+    def __init__(self, send: Send) -> None:
+        self._send = send
+        self.begun = False
+
+    async def __call__(self, message: Message) -> None:
+        self.begun = True
+        await self._send(message)
+
+
 @dataclass(slots=True, kw_only=True)
 class Exchange:
     """One request to one of the answered routes. Made for it, used once."""
@@ -71,8 +85,7 @@ class Exchange:
     send: Send
     id: str = field(default_factory=lambda: uuid.uuid4().hex)
     created: int = field(default_factory=lambda: int(time.time()))
-    begun: bool = False
-    """Whether a response has begun."""
+    _noting: _Noting = field(init=False)
 
     async def answer(self) -> None:
         """Answer a completion request. The client gets an answer or an error in its format; the record gets one end."""
@@ -112,13 +125,12 @@ class Exchange:
             await self.send_error(as_failure(error))
 
     def __post_init__(self) -> None:
-        send = self.send
+        self.send = self._noting = _Noting(self.send)
 
-        async def noting(message: Message) -> None:
-            self.begun = True
-            await send(message)
-
-        self.send = noting
+    @property
+    def begun(self) -> bool:
+        """Whether a response has begun."""
+        return self._noting.begun
 
     async def send_error(self, error: ApiError) -> None:
         """Send an error response in the client's format."""

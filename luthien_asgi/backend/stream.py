@@ -107,7 +107,10 @@ class RawSource:
         """Close the response; its connection goes back to the pool when the answer was read to its end."""
         with contextlib.suppress(Exception):
             await self._bytes.aclose()  # type: ignore[attr-defined]  # httpx's is an async generator
-        await self._response.aclose()
+        response = self._response
+        await response.aclose()
+        # httpx has a response's stream refer to the response: a circle that only the garbage collector would take apart.
+        response.stream = getattr(response.stream, "_stream", response.stream)
 
 
 def _bytes_of(response: Any) -> AsyncIterator[bytes]:  # noqa: ANN401 - httpx.Response

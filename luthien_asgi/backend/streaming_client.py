@@ -68,7 +68,13 @@ class StreamingClient:
         self.response: Any = None
         """The `httpx.Response`, once it is there."""
         self.rewrote = False
-        self.chat = self.completions = self.with_raw_response = self
+
+    @property
+    def chat(self) -> Self:
+        """Itself. An attribute would tie it, and the response with it, into a circle for the garbage collector."""
+        return self
+
+    completions = with_raw_response = chat
 
     async def create(self, **data: Any) -> Self:  # noqa: ANN401 - LiteLLM's arguments
         """Send the request, rewritten, and keep the response, unread. Raises `httpx.HTTPStatusError` for an error status."""
