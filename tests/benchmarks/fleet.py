@@ -1,85 +1,94 @@
-"""The servers under measurement, up together, and how one is weighed while it answers."""
+"""The servers under measurement, up together, and what to ask of them.
+
+Provider and client (this process) have one core to themselves, and the servers another, where one at a time is asked; on a
+machine with one core they share it.
+"""
 
 from __future__ import annotations
 
-import asyncio
 import os
 import tempfile
-import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
-import uvloop
-from apps import Shape, model_name
-from load import Tally, Target, fire
-from processes import Child, child
+import layers
+from load import Target
+from peers import Peer
+from processes import Child, script, spawn
+from shapes import Shape
+from subjects import DIRECT, OURS, Subject
 
-__all__ = ["FLOOR", "OURS", "PLAIN", "Server", "Weight", "fleet", "weigh"]
+__all__ = ["Fleet", "fleet", "held_cores"]
 
-OURS: Final = "luthien"
-PLAIN: Final = "plain"
-FLOOR: Final = "relay"
-_SETTLE: Final = 0.3
-"""Seconds for what a server still does after the last byte, which is part of its cost."""
+_PATHS: Final = {"openai": "v1/chat/completions", "anthropic": "v1/messages"}
 
 
-@dataclass(frozen=True, slots=True)
-class Server:
-    """A server that listens."""
-
-    child: Child
-    port: int
-
-    def ours(self, shape: Shape, *, layer: str = "none", client: str = "openai", provider: str = "openai") -> Target:
-        """Return what to ask of the middleware."""
-        path = f"/{layer}/v1/{'chat/completions' if client == 'openai' else 'messages'}"
-        return self._target(path, shape, dialect=client, model=model_name(provider, shape))
-
-    def theirs(self, shape: Shape) -> Target:
-        """Return what to ask of the other servers."""
-        return self._target(f"/{shape[0]}/{shape[1]}/v1/chat/completions", shape, dialect="openai", model="x")
-
-    def _target(self, path: str, shape: Shape, *, dialect: str, model: str) -> Target:
-        calls = len(shape) > 2
-        return Target(port=self.port, path=path, dialect=dialect, model=model, deltas=shape[0], paced=shape[1] > 0, calls=calls)
+def held_cores() -> tuple[int, int]:
+    """Return the core of client and provider, and that of the servers."""
+    available = sorted(os.sched_getaffinity(0))
+    return available[0], available[-1]
 
 
-@dataclass(frozen=True, slots=True)
-class Weight:
-    """What a load came to and what it cost."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fleet:
+    """The provider and the servers."""
 
-    tally: Tally
-    cpu: float
-    """Seconds of the server's process tree."""
-    wall: float
+    provider: int
+    directory: Path
+    peers: Mapping[str, tuple[Peer, Path]]
+    children: dict[str, tuple[Child, int]] = field(default_factory=dict)
+    """By name: the process and its port."""
+
+    @contextmanager
+    def running(self, names: Iterable[str]) -> Iterator[Mapping[str, tuple[Child, int]]]:
+        """Run servers, started side by side; they are gone afterwards."""
+        with ExitStack() as stack:
+            started = {name: stack.enter_context(self._spawn(name)) for name in names if name != DIRECT}
+            yield {name: (child, child.port()) for name, child in started.items()}
+
+    def _spawn(self, name: str) -> Any:
+        directory = Path(tempfile.mkdtemp(prefix=f"{name}-", dir=self.directory))
+        if name in self.peers:
+            peer, home = self.peers[name]
+            command, port = peer.start(home, directory, self.provider)
+        else:
+            command, port = script("apps.py", name, "--upstream", str(self.provider), "--records", str(directory)), 0
+        return spawn(command, name=name, directory=directory, cpu=held_cores()[1], port=port)
+
+    def target(self, subject: Subject, shape: Shape, port: int) -> Target:
+        """Return what to ask of a server that listens on `port`."""
+        client = subject.client
+        if subject.server == OURS:
+            return Target(
+                port=port,
+                path=layers.path(subject.layer, client),
+                dialect=client,
+                model=layers.model_name(subject.provider, shape),
+                shape=shape,
+            )
+        if subject.server in self.peers:
+            peer, _ = self.peers[subject.server]
+            headers = peer.headers(shape, self.provider)
+            return Target(
+                port=port, path=peer.paths[client], dialect=client, model=peer.model(shape), shape=shape, headers=headers
+            )
+        where = self.provider if subject.server == DIRECT else port
+        return Target(port=where, path=f"/{shape.path}/{_PATHS[client]}", dialect=client, model="x", shape=shape)
 
 
 @contextmanager
-def fleet() -> Iterator[Mapping[str, Server]]:
-    """Run the provider and the servers; they start side by side and are gone afterwards.
-
-    Provider and client, this process, have one core to themselves, and the servers another; on a machine with one they share it.
-    """
-    available = sorted(os.sched_getaffinity(0))
-    os.sched_setaffinity(0, {available[0]})
-    with ExitStack() as stack:
-        directory = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        provider = stack.enter_context(child("upstream.py", "--cpu", str(available[0]), directory=directory)).port()
-        options = ("--upstream", str(provider), "--records", str(directory / "records.jsonl"), "--cpu", str(available[-1]))
-        children = {
-            name: stack.enter_context(child("apps.py", name, *options, directory=directory)) for name in (OURS, PLAIN, FLOOR)
-        }
-        yield {name: Server(started, started.port()) for name, started in children.items()}
-
-
-def weigh(server: Server, target: Target, *, streams: int, at_once: int, limit: float, ramp: float = 0) -> Weight:
-    """Fire at a server and weigh it."""
-    before, began = server.child.cpu_seconds(), time.monotonic()
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        tally = runner.run(fire(target, streams=streams, at_once=at_once, ramp=ramp, limit=limit))
-    wall = time.monotonic() - began
-    time.sleep(_SETTLE)
-    return Weight(tally, server.child.cpu_seconds() - before, wall)
+def fleet(peers: Mapping[str, tuple[Peer, Path]]) -> Iterator[Fleet]:
+    """Run the provider, and keep this process to its core."""
+    core, _ = held_cores()
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {core})
+    try:
+        with tempfile.TemporaryDirectory() as directory:
+            there = Path(directory)
+            with spawn(script("upstream.py"), name="provider", directory=there, cpu=core) as provider:
+                yield Fleet(provider=provider.port(), directory=there, peers=peers)
+    finally:
+        os.sched_setaffinity(0, before)

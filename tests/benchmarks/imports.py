@@ -9,7 +9,7 @@ from math import inf
 from statistics import median
 from typing import Final
 
-from report import Verdict, spread
+from results import Verdict, spread
 from rich.table import Table
 
 __all__ = ["measure"]

@@ -23,7 +23,7 @@ from statistics import median
 from typing import Any, ClassVar, Final
 
 from policies import POLICIES
-from report import Verdict, spread
+from results import Verdict, spread
 from rich.table import Table
 
 __all__ = ["measure"]

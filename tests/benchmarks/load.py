@@ -10,11 +10,14 @@ import asyncio
 import json
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from time import monotonic_ns
+from itertools import count
+from random import Random
+from time import monotonic, monotonic_ns
 from typing import Final
 
+from shapes import Shape
 from upstream import CALL_MARK, MARK
 
 _STATUS: Final = re.compile(rb"HTTP/1\.1 (\d{3})")
@@ -38,10 +41,8 @@ class Target:
     dialect: str
     """The client's format: `openai` or `anthropic`."""
     model: str
-    deltas: int
-    paced: bool = False
-    calls: bool = False
-    """Whether the answer ends with a tool call."""
+    shape: Shape
+    headers: Mapping[str, str] = field(default_factory=dict)
 
     def request(self) -> bytes:
         """Return the request's bytes."""
@@ -49,7 +50,8 @@ class Target:
             {"model": self.model, "messages": [{"role": "user", "content": "Say it."}], "stream": True, "max_tokens": 4096}
         ).encode()
         head = f"POST {self.path} HTTP/1.1\r\nhost: 127.0.0.1:{self.port}\r\ncontent-type: application/json\r\n"
-        return f"{head}accept: text/event-stream\r\ncontent-length: {len(body)}\r\n\r\n".encode() + body
+        own = "".join(f"{name}: {value}\r\n" for name, value in self.headers.items())
+        return f"{head}{own}accept: text/event-stream\r\ncontent-length: {len(body)}\r\n\r\n".encode() + body
 
 
 @dataclass(slots=True)
@@ -58,9 +60,13 @@ class Tally:
 
     right: int = 0
     deltas: int = 0
+    events: int = 0
+    """All that a client got: whether deltas that came together still had one each."""
     faults: Counter[str] = field(default_factory=Counter)
     added: list[float] = field(default_factory=list)
     """By delta, paced only: from the provider's write to the client's read."""
+    firsts: list[float] = field(default_factory=list)
+    """By stream, paced only: from the request to the first delta."""
     spans: list[float] = field(default_factory=list)
     """By stream, paced only: from the provider's write of the first delta to the end at the client."""
     holds: list[float] = field(default_factory=list)
@@ -71,17 +77,39 @@ class Tally:
     """A wrong answer."""
 
 
-async def fire(target: Target, *, streams: int, at_once: int, ramp: float, limit: float) -> Tally:
-    """Run `streams` streams, `at_once` at a time, their first requests spread over `ramp` seconds; none after `limit` seconds."""
+async def fire(target: Target, *, streams: Iterable[int], at_once: int, ramp: float, limit: float) -> Tally:
+    """Run streams, `at_once` at a time, their first requests spread over `ramp` seconds; none after `limit` seconds.
+
+    `streams`: an item for each. When they begin is random, and the same each time: at even distances they would be in step with
+    the provider's pace, and write at the same instants.
+    """
     tally = Tally()
-    numbers = iter(range(streams))
+    chance = Random(at_once)
+    delays = [chance.uniform(0, ramp) for _ in range(at_once)]
+    begun: list[int] = []
+
+    def counted() -> Iterator[int]:
+        for item in streams:
+            begun.append(item)
+            yield item
+
+    numbers = counted()
     try:
         async with asyncio.timeout(limit), asyncio.TaskGroup() as workers:
-            for worker in range(at_once):
-                workers.create_task(_work(target, numbers, tally, delay=ramp * worker / at_once))
+            for delay in delays:
+                workers.create_task(_work(target, numbers, tally, delay=delay))
     except TimeoutError:
-        tally.faults["unfinished"] += streams - tally.right - tally.faults.total()
+        tally.faults["unfinished"] += len(begun) - tally.right - tally.faults.total()
     return tally
+
+
+def for_seconds(seconds: float, *, at_least: int) -> Iterator[int]:
+    """Give out streams for so long, and `at_least` so many."""
+    deadline = monotonic() + seconds
+    for number in count():
+        if number >= at_least and monotonic() >= deadline:
+            return
+        yield number
 
 
 async def _work(target: Target, numbers: Iterator[int], tally: Tally, *, delay: float) -> None:
@@ -102,7 +130,7 @@ async def _work(target: Target, numbers: Iterator[int], tally: Tally, *, delay: 
 
 async def _connect(target: Target) -> _Connection:
     _, connection = await asyncio.get_running_loop().create_connection(
-        lambda: _Connection(paced=target.paced), "127.0.0.1", target.port
+        lambda: _Connection(paced=target.shape.interval > 0), "127.0.0.1", target.port
     )
     return connection
 
@@ -116,7 +144,7 @@ class _Answer:
         self.cut = False
         self.received = bytearray()
         self.added: list[int] = []
-        self.first_mark = 0
+        self.first_mark = self.first_read = 0
         self._paced = paced
         self._searched = 0
 
@@ -133,7 +161,8 @@ class _Answer:
 
     def _clock(self, now: int) -> None:
         for mark in MARK.finditer(self.received, self._searched):
-            self.first_mark = self.first_mark or int(mark[1])
+            if not self.first_mark:
+                self.first_mark, self.first_read = int(mark[1]), now
             self.added.append(now - int(mark[1]))
             self._searched = mark.end()
         self._searched = max(self._searched, len(self.received) - _MARK_SIZE)
@@ -182,6 +211,7 @@ def _judge(target: Target, answer: _Answer, tally: Tally) -> None:
     body = b"".join(_chunks(rest)) if b"chunked" in head.lower() else rest
     marks = [int(digits) for digits in MARK.findall(body)]
     tally.deltas += len(marks)
+    tally.events += body.count(b"data: ")
     fault = _fault(target, head, body, marks, cut=answer.cut)
     if fault:
         tally.faults[fault] += 1
@@ -191,7 +221,8 @@ def _judge(target: Target, answer: _Answer, tally: Tally) -> None:
     tally.totals.append((answer.ended - answer.asked) * _NS)
     if call := CALL_MARK.search(body):
         tally.holds.append((answer.ended - int(call[1])) * _NS)
-    if target.paced:
+    if target.shape.interval:
+        tally.firsts.append((answer.first_read - answer.asked) * _NS)
         tally.added += [added * _NS for added in answer.added]
         tally.spans.append((answer.ended - answer.first_mark) * _NS)
 
@@ -206,11 +237,11 @@ def _fault(target: Target, head: bytes, body: bytes, marks: list[int], *, cut: b
         return "error event"
     if not _ENDS[target.dialect].search(body):
         return "no terminal event"
-    if target.calls and not CALL_MARK.search(body):
+    if target.shape.call and not CALL_MARK.search(body):
         return "no tool call"
-    if len(marks) != target.deltas:
+    if len(marks) != target.shape.deltas:
         return "wrong number of deltas"
-    if marks != (sorted(marks) if target.paced else list(range(target.deltas))):
+    if marks != (sorted(marks) if target.shape.interval else list(range(target.shape.deltas))):
         return "deltas out of order"
     return ""
 

@@ -1,17 +1,21 @@
 """The processes of a run: started with a bound on the wait, weighed by their CPU time, and never left behind.
 
-A child says on its standard output which port it listens on, and ends when its standard input does: so it does not survive its
-parent, however that ends.
+A child says on its standard output which port it listens on, or is given one, and ends when its standard input does. Those
+that are not ours do not look there: the kernel ends them with their parent.
 """
 
 from __future__ import annotations
 
+import ctypes
 import os
 import select
+import signal
+import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,10 +23,15 @@ from typing import Final, NoReturn
 
 _HERE: Final = Path(__file__).parent
 _PROC: Final = Path("/proc")
-_TICK: Final = os.sysconf("SC_CLK_TCK")
 _START_TIMEOUT: Final = 180.0
 """Seconds: importing LiteLLM takes ten on a free core, and several servers start together."""
 _STOP_TIMEOUT: Final = 10.0
+_PAUSE: Final = 0.05
+"""Seconds between two looks whether a port is served."""
+_PAGE_KB: Final = os.sysconf("SC_PAGE_SIZE") / 1024
+_PR_SET_PDEATHSIG: Final = 1
+_CPU_CLOCK: Final = 2
+"""The kernel's number of a process's clock of CPU time (`CPUCLOCK_SCHED`)."""
 
 
 # --- in the child ----------------------------------------------------------------------------------------------------------
@@ -66,31 +75,52 @@ class Child:
 
     process: subprocess.Popen[bytes]
     log: Path
+    given_port: int = 0
 
     def port(self) -> int:
-        """Wait until it listens and return its port. Raises `RuntimeError` with the end of its log when it does not."""
+        """Wait until it listens and return its port. Raises `RuntimeError` with its log when it does not."""
+        deadline = time.monotonic() + _START_TIMEOUT
+        port = self._served(deadline) if self.given_port else self._announced(deadline)
+        if port:
+            return port
+        msg = f"{self.process.args!r} did not start:\n{self.log.read_text(errors='replace')[-4000:]}"
+        raise RuntimeError(msg)
+
+    def _announced(self, deadline: float) -> int:
         output = self.process.stdout
-        if output is not None and select.select([output], [], [], _START_TIMEOUT)[0]:
+        while output is not None and select.select([output], [], [], max(0.0, deadline - time.monotonic()))[0]:
             line = output.readline()
             if line.strip().isdigit():
                 return int(line)
-        msg = f"{self.process.args!r} did not start:\n{self.log.read_text(errors='replace')[:4000]}"
-        raise RuntimeError(msg)
+            if not line:
+                break
+        return 0
+
+    def _served(self, deadline: float) -> int:
+        while time.monotonic() < deadline and self.process.poll() is None:
+            try:
+                socket.create_connection(("127.0.0.1", self.given_port), timeout=1).close()
+            except OSError:
+                time.sleep(_PAUSE)
+            else:
+                return self.given_port
+        return 0
 
     def cpu_seconds(self) -> float:
-        """Return the CPU time of the process and its descendants, user and system."""
-        return sum(map(_cpu_ticks, _tree(self.process.pid))) / _TICK
+        """Return the CPU time of the process and its descendants, user and system, ended threads included."""
+        return sum(map(_cpu_seconds, _tree(self.process.pid)))
 
-    def memory_mb(self) -> float:
-        """Return the resident memory of the process and its descendants."""
-        pages = sum(int((_PROC / str(pid) / "statm").read_text().split()[1]) for pid in _tree(self.process.pid))
-        return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+    def memory_kb(self) -> float:
+        """Return the resident memory of the process and its descendants, in KiB."""
+        return sum(map(_pages, _tree(self.process.pid))) * _PAGE_KB
 
     def stop(self) -> None:
         """End the process and wait for it."""
         if self.process.stdin is not None:
             with suppress(OSError):
                 self.process.stdin.close()
+        if self.given_port:
+            self.process.terminate()
         try:
             self.process.wait(_STOP_TIMEOUT)
         except subprocess.TimeoutExpired:
@@ -99,24 +129,52 @@ class Child:
 
 
 @contextmanager
-def child(script: str, *arguments: str, directory: Path) -> Iterator[Child]:
-    """Run one of the scripts here. It starts at once; `port()` waits for it. Its log is kept in `directory`."""
-    log = directory / f"{Path(script).stem}-{'-'.join(arguments[:1])}.log".replace("---", "-")
+def spawn(command: Sequence[str], *, name: str, directory: Path, cpu: int, port: int = 0) -> Iterator[Child]:
+    """Run a server on one core. It starts at once; `Child.port()` waits for it. Its log is kept in `directory`.
+
+    `port`: where it was told to listen; 0 when it says that itself, on its standard output.
+    """
+    log = directory / f"{name}.log"
     with log.open("wb") as stderr:
         process = subprocess.Popen(
-            [sys.executable, str(_HERE / script), *arguments],
+            command,
+            bufsize=0,  # what `select` waits for must not be in a buffer already
             stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
+            stdout=stderr if port else subprocess.PIPE,
             stderr=stderr,
-            env={**os.environ, "LITELLM_LOCAL_MODEL_COST_MAP": "True"},
+            cwd=directory,
+            preexec_fn=_bound(cpu),
+            env=_environment(ours=command[0] == sys.executable),
         )
-    started = Child(process, log)
+    started = Child(process, log, port)
     try:
         yield started
     finally:
         started.stop()
         if process.stdout is not None:
             process.stdout.close()
+
+
+def script(name: str, *arguments: str) -> list[str]:
+    """Return the command that runs one of the scripts here."""
+    return [sys.executable, str(_HERE / name), *arguments]
+
+
+def _environment(*, ours: bool) -> dict[str, str]:
+    """Return what a process is given; a path to our modules is nothing to the others' Python."""
+    made = {**os.environ, "LITELLM_LOCAL_MODEL_COST_MAP": "True"}
+    return made if ours else {name: value for name, value in made.items() if name != "PYTHONPATH"}
+
+
+def _bound(cpu: int) -> Callable[[], None]:
+    """Return what a new process does first: it keeps to its core, and asks to be killed when its parent ends."""
+    prctl = ctypes.CDLL(None).prctl
+
+    def bind() -> None:
+        os.sched_setaffinity(0, {cpu})
+        prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+    return bind
 
 
 def _tree(pid: int) -> list[int]:
@@ -128,10 +186,16 @@ def _tree(pid: int) -> list[int]:
     return found
 
 
-def _cpu_ticks(pid: int) -> int:
+def _cpu_seconds(pid: int) -> float:
+    """Return a process's CPU time. The clock's number is made of the process's as clock_getcpuclockid(3) does it."""
     try:
-        stat = (_PROC / str(pid) / "stat").read_text()
+        return time.clock_gettime(~pid << 3 | _CPU_CLOCK)
+    except OSError:
+        return 0.0
+
+
+def _pages(pid: int) -> int:
+    try:
+        return int((_PROC / str(pid) / "statm").read_text().split()[1])
     except OSError:
         return 0
-    after_name = stat.rpartition(")")[2].split()
-    return int(after_name[11]) + int(after_name[12])

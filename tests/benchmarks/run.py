@@ -1,6 +1,6 @@
-"""Measure what the middleware costs, beside a plain handler and a byte relay, and hold it to its bars.
+"""Measure what the middleware costs, beside what does less and beside other gateways, and hold it to its bars.
 
-    python tests/benchmarks/run.py [--quick]
+    python tests/benchmarks/run.py [--quick] [--rounds N] [--only NAME ...] [--everything] [--json FILE]
 
 Exit status 0: all bars are passed; 1: one is not; 2: it cannot be measured here.
 """
@@ -10,25 +10,32 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import os
-import platform
 import subprocess
 import sys
-from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Final
 
-import burst
+import bars
 import imports
 import inside
-import judged
-import paced
-from fleet import fleet
-from report import Verdict, verdict_table
+import memory
+import peers
+import report
+from fleet import Fleet, fleet
+from measuring import Running, footprint, measure, warm_up
+from results import Results, Sample, Verdict
 from rich.console import Console
+from setting import setting
+from subjects import BARS_NEED, DIRECT, LOADS, OURS, Load, Subject, subjects
 
-_PACKAGES: Final = ("luthien-asgi", "litellm", "uvicorn", "starlette", "sse-starlette", "httpx")
 _WIDTH: Final = 150
 """Columns where the output is no terminal."""
+_CHECKS: Final = ("import", "inside", "memory")
+_FOOTPRINT: Final = "footprint"
+_NAMES: Final = (*LOADS, _FOOTPRINT, *_CHECKS)
+_FOOTPRINT_STREAMS: Final = 300
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,70 +43,149 @@ class Effort:
     """How much is measured."""
 
     rounds: int
-    streams: int
-    """Burst streams of a round."""
-    plain_streams: int
-    """The same for the plain handler, which takes its time."""
-    paced_rounds: int
-    judged_rounds: int
+    seconds: float
+    """Of a burst of one length."""
+    footprints: int
+    """Rounds of fresh processes."""
     inside_rounds: int
     held: int
     """Bytes of a held block."""
 
 
-FULL: Final = Effort(rounds=7, streams=200, plain_streams=32, paced_rounds=5, judged_rounds=7, inside_rounds=21, held=1 << 20)
-QUICK: Final = Effort(rounds=3, streams=80, plain_streams=16, paced_rounds=3, judged_rounds=1, inside_rounds=7, held=1 << 18)
+FULL: Final = Effort(rounds=5, seconds=1.0, footprints=5, inside_rounds=21, held=1 << 20)
+QUICK: Final = Effort(rounds=2, seconds=0.5, footprints=1, inside_rounds=7, held=1 << 18)
 
 
-def measure(effort: Effort, console: Console) -> list[Verdict]:
-    """Measure everything, print the tables, return the verdicts."""
-    import_table, verdicts = imports.measure()
-    console.print(import_table)
-    with fleet() as servers:
-        burst_table, burst_verdicts, delta_cost = burst.measure(
-            servers, rounds=effort.rounds, streams=effort.streams, plain_streams=effort.plain_streams, console=console
-        )
-        console.print(burst_table)
-        paced_table, paced_verdicts = paced.measure(servers, rounds=effort.paced_rounds, console=console)
-        console.print(paced_table)
-        judged_table, judged_verdicts = judged.measure(servers, rounds=effort.judged_rounds, console=console)
-        console.print(judged_table)
-    inside_tables, inside_verdicts = inside.measure(delta_cost, rounds=effort.inside_rounds, held=effort.held)
-    console.print(*inside_tables, sep="\n")
-    return [*verdicts, *burst_verdicts, *paced_verdicts, *judged_verdicts, *inside_verdicts]
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What is measured: loads with their subjects, footprints, checks."""
+
+    effort: Effort
+    loads: list[tuple[Load, list[Subject]]]
+    footprints: list[Subject]
+    checks: list[str]
+
+    def servers(self) -> list[str]:
+        """Return who has to be up for the loads."""
+        return list(dict.fromkeys(subject.server for _, asked in self.loads for subject in asked if subject.server != DIRECT))
 
 
-def setting() -> str:
-    """Return what is measured where."""
-    packages = ", ".join(f"{name} {_version(name)}" for name in _PACKAGES)
-    return f"Python {platform.python_version()}, {len(os.sched_getaffinity(0))} cores, {packages}"
+def plan(arguments: argparse.Namespace, there: Sequence[str]) -> Plan:
+    """Return what the command line asks for."""
+    effort = QUICK if arguments.quick else FULL
+    if arguments.rounds:
+        effort = replace(effort, rounds=arguments.rounds, footprints=arguments.rounds)
+    named = [name for name in arguments.only if name in _NAMES] or list(_NAMES)
+    asked = {name for name in arguments.only if name not in _NAMES}
+
+    def chosen(load: str) -> list[Subject]:
+        found = subjects(load, peers=there, everything=arguments.everything) if load in named else []
+        if arguments.quick:
+            found = [subject for subject in found if subject.key in BARS_NEED.get(load, ())]
+        return [subject for subject in found if not asked or {subject.key, subject.server, subject.layer} & asked]
+
+    loads = [(load, found) for load in LOADS.values() if (found := chosen(load.name))]
+    checks = [] if asked else [name for name in _CHECKS if name in named]
+    return Plan(effort=effort, loads=loads, footprints=chosen(_FOOTPRINT), checks=checks)
 
 
-def _version(name: str) -> str:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return "(not installed)"
+def run_loads(planned: Plan, servers: Fleet, results: Results, console: Console) -> None:
+    """Put the loads on the servers, all of them up and one at a time asked, in turns within each round, there and back."""
+    with servers.running(planned.servers()) as running:
+        for load, asked in planned.loads:
+            for subject in asked:
+                warm_up(servers, subject, running)
+            for number, subject in _turns(planned.effort.rounds, asked):
+                results.samples.append(_told(servers, load, subject, running, number, planned.effort, console))
+            results.keep()
+
+
+def _turns(rounds: int, asked: Sequence[Subject]) -> Iterator[tuple[int, Subject]]:
+    for number in range(rounds):
+        for subject in asked if number % 2 == 0 else reversed(asked):
+            yield number, subject
+
+
+def _told(
+    servers: Fleet, load: Load, subject: Subject, running: Running, number: int, effort: Effort, console: Console
+) -> Sample:
+    sample = measure(servers, load, subject, running, number=number, seconds=effort.seconds)
+    console.print(report.line(sample), markup=False, highlight=False)
+    return sample
+
+
+def run_footprints(planned: Plan, servers: Fleet, results: Results, console: Console) -> None:
+    """Weigh open streams in fresh processes."""
+    for number in range(planned.effort.footprints):
+        for subject in planned.footprints:
+            sample = footprint(servers, subject, number=number, streams=_FOOTPRINT_STREAMS)
+            results.samples.append(sample)
+            console.print(report.line(sample), markup=False, highlight=False)
+        results.keep()
+
+
+def run_checks(planned: Plan, servers: Fleet, results: Results, console: Console) -> None:
+    """Measure what is no load."""
+    if "import" in planned.checks:
+        table, verdicts = imports.measure()
+        console.print(table)
+        results.checks += verdicts
+    if "inside" in planned.checks:
+        delta = results.values("burst", "none O-O", "chunk_us") or [_DELTA_US]
+        tables, verdicts = inside.measure(min(delta), rounds=planned.effort.inside_rounds, held=planned.effort.held)
+        console.print(*tables, sep="\n")
+        results.checks += verdicts
+    if "memory" in planned.checks:
+        results.checks += memory.measure(servers, console=console)
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="two short rounds of what the bars need, in about four minutes")
+    parser.add_argument("--rounds", type=int, metavar="N", help=f"rounds of each load (default {FULL.rounds})")
+    parser.add_argument(
+        "--only", nargs="+", default=[], metavar="NAME", help=f"of {', '.join(_NAMES)}, and of servers and layers"
+    )
+    parser.add_argument("--everything", action="store_true", help="every layer and pair of formats under every load, in an hour")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="all rounds; report.py makes tables and the plot of it")
+    return parser.parse_args()
 
 
 def main() -> int:
     """Run as a program."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="fewer streams and rounds, in about two minutes")
-    effort = QUICK if parser.parse_args().quick else FULL
+    arguments = _arguments()
     console = Console() if sys.stdout.isatty() else Console(width=_WIDTH)
-    if importlib.util.find_spec("luthien_asgi") is None:
+    if importlib.util.find_spec(OURS + "_asgi") is None:
         console.print("luthien_asgi is not installed: run `tox -e bench`, or `pip install .` first")
         return 2
-    console.print(setting())
+    place = os.environ.get(peers.VARIABLE)
+    home = Path(place).resolve() if place else None
+    there = {peer.name: (peer, home / peer.name) for peer in peers.installed(home) if home}
+    results = Results(setting(there), file=arguments.json)
+    console.print(report.heading(results.setting))
+    planned = plan(arguments, list(there))
     try:
-        verdicts = measure(effort, console)
+        with fleet(there) as servers:
+            run_loads(planned, servers, results, console)
+            run_footprints(planned, servers, results, console)
+            run_checks(planned, servers, results, console)
     except (RuntimeError, subprocess.SubprocessError) as error:
         console.print(f"cannot measure: {error}", markup=False)
         return 2
-    console.print(verdict_table(verdicts))
+    finally:
+        results.keep()
+    return _end(results, console)
+
+
+def _end(results: Results, console: Console) -> int:
+    verdicts: list[Verdict] = list(bars.verdicts(results))
+    for table in report.console_tables(results, verdicts):
+        console.print(table)
     return 0 if all(verdict.passed for verdict in verdicts) else 1
 
+
+_DELTA_US: Final = 30.0
+"""What a delta costs in the server, roughly, where no burst of this run says it."""
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -1,8 +1,8 @@
 """A provider that costs next to nothing: prepared bytes on raw sockets, checked by nobody.
 
 The path says what to send: `/200/0/v1/chat/completions` is 200 OpenAI deltas in one write, `/100/20/v1/messages` is 100
-Anthropic deltas, one every 20 ms, and `/100/20/call/v1/chat/completions` has a tool call at the end, whose arguments carry `#`,
-the clock in sixteen digits and `;`. Each delta's text carries `@`, sixteen digits and `;`: its number in a burst, and when paced
+Anthropic deltas, one every 20 ms, and `call` behind the two numbers adds a tool call at the end, whose arguments carry `#`, the
+clock in sixteen digits and `;`. Each delta's text carries `@`, sixteen digits and `;`: its number in a burst, and when paced
 the monotonic clock in ns at its write, from which a client on the same machine tells what a server added. The numbers also keep
 LiteLLM from ending a stream that says the same thing a hundred times.
 
@@ -27,6 +27,7 @@ CALL_MARK: Final = re.compile(rb"#(\d{16});")
 
 _PATH: Final = re.compile(rb"POST /(\d+)/(\d+)/(call/)?\S*/?(chat/completions|messages)(?:\?\S*)? HTTP/1\.1\r\n")
 _LENGTH: Final = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
+_CHUNKED: Final = re.compile(rb"\r\ntransfer-encoding:[^\r]*chunked", re.IGNORECASE)
 _PLACE: Final = b"0" * 16
 _HEAD: Final = (
     b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ncache-control: no-cache\r\ntransfer-encoding: chunked\r\n\r\n"
@@ -36,11 +37,13 @@ _LAST: Final = b"0\r\n\r\n"
 
 
 class Script(NamedTuple):
-    """The events of an answer; `delta` has sixteen zeros where the mark's digits go."""
+    """The events of an answer; `delta` and `call` have sixteen zeros where the mark's digits go."""
 
     opening: tuple[str, ...]
     delta: str
     closing: tuple[str, ...]
+    call: tuple[str, ...]
+    """What ends an answer with a tool call, instead of `closing`."""
 
 
 def _openai_event(delta: str, finish: str = "null") -> str:
@@ -53,20 +56,33 @@ def _anthropic_event(name: str, rest: str = "") -> str:
     return f'event: {name}\ndata: {{"type":"{name}"{rest}}}\n\n'
 
 
+def _anthropic_delta(index: int, delta: str) -> str:
+    return _anthropic_event("content_block_delta", f',"index":{index},"delta":{{{delta}}}')
+
+
+def _anthropic_end(index: int, reason: str) -> tuple[str, ...]:
+    return (
+        _anthropic_event("content_block_stop", f',"index":{index}'),
+        _anthropic_event(
+            "message_delta", f',"delta":{{"stop_reason":"{reason}","stop_sequence":null}},"usage":{{"output_tokens":7}}'
+        ),
+        _anthropic_event("message_stop"),
+    )
+
+
 OPENAI: Final = Script(
     opening=(_openai_event('{"role":"assistant","content":""}'),),
-    delta=_openai_event(f'{{"content":"@{"0" * 16};word "}}'),
+    delta=_openai_event(f'{{"content":"@{_PLACE.decode()};word "}}'),
     closing=(_openai_event("{}", '"stop"'), "data: [DONE]\n\n"),
-)
-_CALL: Final = (
-    _openai_event(
-        '{"tool_calls":[{"index":0,"id":"call_1","type":"function","function":{"name":"run","arguments":"{\\"at\\": "}}]}'
+    call=(
+        _openai_event(
+            '{"tool_calls":[{"index":0,"id":"call_1","type":"function","function":{"name":"run","arguments":"{\\"at\\": "}}]}'
+        ),
+        _openai_event(f'{{"tool_calls":[{{"index":0,"function":{{"arguments":"\\"#{_PLACE.decode()};\\"}}"}}}}]}}'),
+        _openai_event("{}", '"tool_calls"'),
+        "data: [DONE]\n\n",
     ),
-    _openai_event(f'{{"tool_calls":[{{"index":0,"function":{{"arguments":"\\"#{"0" * 16};\\"}}"}}}}]}}'),
-    _openai_event("{}", '"tool_calls"'),
-    "data: [DONE]\n\n",
 )
-"""What ends an answer with a tool call."""
 ANTHROPIC: Final = Script(
     opening=(
         _anthropic_event(
@@ -77,11 +93,16 @@ ANTHROPIC: Final = Script(
         _anthropic_event("content_block_start", ',"index":0,"content_block":{"type":"text","text":""}'),
         _anthropic_event("ping"),
     ),
-    delta=_anthropic_event("content_block_delta", f',"index":0,"delta":{{"type":"text_delta","text":"@{"0" * 16};word "}}'),
-    closing=(
+    delta=_anthropic_delta(0, f'"type":"text_delta","text":"@{_PLACE.decode()};word "'),
+    closing=_anthropic_end(0, "end_turn"),
+    call=(
         _anthropic_event("content_block_stop", ',"index":0'),
-        _anthropic_event("message_delta", ',"delta":{"stop_reason":"end_turn","stop_sequence":null},"usage":{"output_tokens":7}'),
-        _anthropic_event("message_stop"),
+        _anthropic_event(
+            "content_block_start", ',"index":1,"content_block":{"type":"tool_use","id":"toolu_1","name":"run","input":{}}'
+        ),
+        _anthropic_delta(1, '"type":"input_json_delta","partial_json":"{\\"at\\": "'),
+        _anthropic_delta(1, f'"type":"input_json_delta","partial_json":"\\"#{_PLACE.decode()};\\"}}"'),
+        *_anthropic_end(1, "tool_use"),
     ),
 )
 _SCRIPTS: Final = {b"chat/completions": OPENAI, b"messages": ANTHROPIC}
@@ -94,10 +115,15 @@ class Answer(NamedTuple):
     before_mark: bytes
     after_mark: bytes
     closing: bytes
+    call: bytes
 
     def delta(self, number: int) -> bytes:
         """Return one delta."""
         return b"%s%016d%s" % (self.before_mark, number, self.after_mark)
+
+    def end(self, *, calls: bool) -> bytes:
+        """Return what follows the last delta; a tool call carries the time."""
+        return self.call.replace(_PLACE, b"%016d" % monotonic_ns()) if calls else self.closing
 
 
 @cache
@@ -105,19 +131,15 @@ def answer(dialect: bytes) -> Answer:
     """Return the bytes for a path's ending."""
     script = _SCRIPTS[dialect]
     before, after = _chunk(script.delta).split(_PLACE)
-    return Answer(_HEAD + b"".join(map(_chunk, script.opening)), before, after, b"".join(map(_chunk, script.closing)) + _LAST)
+    opening, closing, call = (b"".join(map(_chunk, events)) for events in (script.opening, script.closing, script.call))
+    return Answer(_HEAD + opening, before, after, closing + _LAST, call + _LAST)
 
 
 @cache
 def burst(dialect: bytes, deltas: int) -> bytes:
-    """Return a whole answer."""
+    """Return an answer up to its last delta."""
     parts = answer(dialect)
-    return parts.opening + b"".join(map(parts.delta, range(deltas))) + parts.closing
-
-
-def called(now: int) -> bytes:
-    """Return the end of an answer with a tool call."""
-    return b"".join(map(_chunk, _CALL)).replace(b"#" + _PLACE, b"#%016d" % now) + _LAST
+    return parts.opening + b"".join(map(parts.delta, range(deltas)))
 
 
 def _chunk(event: str) -> bytes:
@@ -140,8 +162,7 @@ class Connection(asyncio.Protocol):
         end = self._received.find(b"\r\n\r\n")
         if end < 0:
             return
-        length = _LENGTH.search(self._received, 0, end)
-        if len(self._received) < end + 4 + (int(length[1]) if length else 0):
+        if not self._complete(end):
             return
         asked, self._received = _PATH.match(self._received), b""
         if asked is None:
@@ -151,17 +172,23 @@ class Connection(asyncio.Protocol):
         self._calls = asked[3] is not None
         self._answer(int(asked[1]), int(asked[2]), asked[4])
 
+    def _complete(self, end: int) -> bool:
+        if _CHUNKED.search(self._received, 0, end + 2):
+            return self._received.endswith(_LAST)
+        length = _LENGTH.search(self._received, 0, end + 2)
+        return len(self._received) >= end + 4 + (int(length[1]) if length else 0)
+
     def _answer(self, deltas: int, milliseconds: int, dialect: bytes) -> None:
-        if milliseconds == 0:
-            self._transport.write(burst(dialect, deltas))
-            return
         parts = answer(dialect)
+        if milliseconds == 0:
+            self._transport.write(burst(dialect, deltas) + parts.end(calls=self._calls))
+            return
         self._transport.write(parts.opening + parts.delta(monotonic_ns()))
         self._later(parts, deltas - 1, milliseconds / 1000, self._loop.time())
 
     def _later(self, parts: Answer, left: int, step: float, now: float) -> None:
         if left == 0:
-            self._transport.write(called(monotonic_ns()) if self._calls else parts.closing)
+            self._transport.write(parts.end(calls=self._calls))
             return
         self._loop.call_at(now + step, self._tick, parts, left, step, now + step)
 
