@@ -13,19 +13,19 @@ The ways to read, best first:
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 from luthien_asgi import jsontext
 from luthien_asgi.backend import known
 from luthien_asgi.backend.arguments import allow_unlisted, minimal_arguments, openai_arguments, secrets_of, visible
+from luthien_asgi.backend.attempt import Call, Engine, Plan
 from luthien_asgi.backend.bridge import NOTE, takes_bridge, with_bridge
-from luthien_asgi.backend.capture import AnswerTaken, HandlerPool, Rewrite, raw_response
+from luthien_asgi.backend.capture import raw_response
 from luthien_asgi.backend.foreign import check_foreign
 from luthien_asgi.backend.model_table import (
     check_chat,
@@ -39,10 +39,8 @@ from luthien_asgi.backend.own_body import own_arguments, own_fields, way_of
 from luthien_asgi.backend.protocol import BackendCall
 from luthien_asgi.backend.recover import error_from_body, kept_headers, network_error, recover
 from luthien_asgi.backend.rewrite import anthropic_rewrite, openai_rewrite, sent_headers
-from luthien_asgi.backend.sdk_client import sdk_client
 from luthien_asgi.backend.stream import BodySource, ChunkStream, IterationSource, RawSource, StreamInfo
 from luthien_asgi.errors import BackendError
-from luthien_asgi.settings import Limits, StreamSettings
 from luthien_asgi.wire.anthropic_decoder import AnthropicDecoder
 from luthien_asgi.wire.bodies import anthropic_body_chunks, openai_body_chunks
 from luthien_asgi.wire.openai_decoder import OpenAIDecoder
@@ -51,44 +49,7 @@ from luthien_asgi.wire.thought_signatures import for_backend
 from luthien_asgi.wire.to_anthropic import DEFAULT_MAX_TOKENS, Converted, to_anthropic
 from luthien_asgi.wire.to_openai import to_openai
 
-__all__ = ["Engine", "Plan", "anthropic_body", "place", "plan"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Engine:
-    """What all calls of one backend share."""
-
-    litellm: Any
-    pool: HandlerPool
-    settings: StreamSettings
-    limits: Limits
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
-    """One attempt."""
-
-    deployment: Deployment
-    arguments: dict[str, Any] = field(repr=False)
-    rewrite: Rewrite | None = None
-    ignored: Sequence[str] = ()
-    notes: Sequence[str] = ()
-    secrets: Sequence[str] = field(default=(), repr=False)
-
-    @property
-    def streams(self) -> bool:
-        """Whether the provider is asked to stream."""
-        return bool(self.arguments["stream"])
-
-    def without_streaming(self, why: str) -> Plan:
-        """Return the same attempt with a whole answer asked for."""
-        arguments = {name: value for name, value in self.arguments.items() if name != "stream_options"}
-        return replace(self, arguments={**arguments, "stream": False}, notes=(*self.notes, f"stream=False: {why}"))
-
-    def without_options(self) -> Plan:
-        """Return the same attempt without `stream_options`."""
-        arguments = {name: value for name, value in self.arguments.items() if name != "stream_options"}
-        return replace(self, arguments=arguments, notes=(*self.notes, "without stream_options: the provider refused them"))
+__all__ = ["anthropic_body", "place", "plan"]
 
 
 def plan(engine: Engine, deployment: Deployment, call: BackendCall, *, extra: Mapping[str, Any]) -> Plan:
@@ -173,58 +134,32 @@ def anthropic_body(engine: Engine, deployment: Deployment, call: BackendCall) ->
 
 async def place(engine: Engine, attempt: Plan) -> ChunkStream:
     """Make the call and return the answer, open. Raises `ApiError`; when cancelled it leaves no connection open."""
-    keeper = None
+    call = Call(engine, attempt)
     try:
-        client, keeper = _client(engine, attempt)
-        arguments = {**attempt.arguments, "client": client} if client is not None else attempt.arguments
-        answer = None
-        with contextlib.suppress(AnswerTaken):
-            answer = await engine.litellm.acompletion(**arguments)
-        return await _opened(engine, attempt, answer, keeper)
+        return await _opened(engine, attempt, await call.answer(), call)
     except BaseException as error:
-        await _discard(keeper, engine.settings.close_timeout)
+        await call.discard()
         if isinstance(error, Exception):
             raise recover(error, secrets=attempt.secrets, wire=attempt.deployment.wire) from None
         raise
 
 
-def _client(engine: Engine, attempt: Plan) -> tuple[Any, Any]:
-    """Return the `client` for LiteLLM and what keeps the response; both None where LiteLLM makes its own."""
-    provider, arguments, rewrite = attempt.deployment.provider, attempt.arguments, attempt.rewrite
-    # A Router hears of a call's success from LiteLLM, which has to come to its end for that.
-    takes = rewrite is not None and bool(arguments.get("no-log"))
-    if provider in known.HANDLER_PROVIDERS:
-        handler = engine.pool.handler(rewrite=rewrite, ssl_verify=attempt.deployment.params.get("ssl_verify"), takes=takes)
-        return handler, handler
-    if rewrite is not None:
-        return sdk_client(engine.litellm, engine.pool, arguments, rewrite, azure=provider == "azure", takes=takes)
-    return None, None
-
-
-async def _discard(keeper: Any, timeout: float) -> None:  # noqa: ANN401, ASYNC109 - a setting's value
-    response = getattr(keeper, "response", None)
-    if response is not None:
-        with contextlib.suppress(Exception):
-            async with asyncio.timeout(timeout):
-                await asyncio.shield(response.aclose())
-
-
-async def _opened(engine: Engine, attempt: Plan, answer: Any, keeper: Any) -> ChunkStream:  # noqa: ANN401
-    if attempt.rewrite is not None and not keeper.rewrote:
+async def _opened(engine: Engine, attempt: Plan, answer: Any, call: Call) -> ChunkStream:  # noqa: ANN401
+    if attempt.rewrite is not None and call.sent is None:
         raise BackendError("LiteLLM did not send the request as it was planned")
-    response = raw_response(answer, keeper)
+    response = raw_response(answer, call)
     if response is not None and response.status_code >= 400:
         # LiteLLM makes an empty answer of one error, that of a limit too small for a single token.
         raise error_from_body(response.status_code, response.content, headers=response.headers, secrets=attempt.secrets)
     if not attempt.streams:
         body, raw = _body_of(answer, response, attempt)
-        return _whole(engine, attempt, body, response, extras=raw)
+        return _whole(engine, attempt, body, response, call, extras=raw)
     decoder = _decoder(engine, attempt, answer)
     if response is None or decoder is None:
-        return _iterated(engine, attempt, answer, partial(raw_response, answer, keeper))
+        return _iterated(engine, attempt, answer, call)
     if _is_json(response):
-        return _whole(engine, attempt, await _read_body(response, engine.limits.frame_bytes), response)
-    return ChunkStream(RawSource(response, decoder), _info(engine, attempt, attempt.deployment.wire, response))
+        return _whole(engine, attempt, await _read_body(response, engine.limits.frame_bytes), response, call)
+    return ChunkStream(RawSource(response, decoder), _info(engine, attempt, attempt.deployment.wire, response, call))
 
 
 def _decoder(engine: Engine, attempt: Plan, answer: Any) -> OpenAIDecoder | AnthropicDecoder | None:  # noqa: ANN401
@@ -236,10 +171,11 @@ def _decoder(engine: Engine, attempt: Plan, answer: Any) -> OpenAIDecoder | Anth
     return OpenAIDecoder(engine.limits.frame_bytes, created) if speaks_openai else None
 
 
-def _iterated(engine: Engine, attempt: Plan, answer: Any, find_response: Callable[[], Any]) -> ChunkStream:  # noqa: ANN401
+def _iterated(engine: Engine, attempt: Plan, answer: Any, call: Call) -> ChunkStream:  # noqa: ANN401
+    find_response = partial(raw_response, answer, call)
     note = f"fallback: LiteLLM's own iteration for provider {attempt.deployment.provider or 'unknown'}"
     source = IterationSource(answer, split=partial(_split, seen=set()), find_response=find_response, secrets=attempt.secrets)
-    info = _info(engine, attempt, "litellm", find_response())
+    info = _info(engine, attempt, "litellm", find_response(), call)
     return ChunkStream(source, replace(info, wire="openai", notes=(*info.notes, note)))
 
 
@@ -291,6 +227,7 @@ def _whole(
     attempt: Plan,
     body: dict[str, Any],
     response: Any,  # noqa: ANN401 - httpx.Response
+    call: Call,
     *,
     extras: bool = True,
 ) -> ChunkStream:
@@ -299,17 +236,17 @@ def _whole(
         raise error_from_body(502, jsontext.dumps(body), headers={}, secrets=attempt.secrets, wire=attempt.deployment.wire)
     is_anthropic = attempt.deployment.wire == "anthropic"
     chunks = anthropic_body_chunks(body, created) if is_anthropic else openai_body_chunks(body, created, extras=extras)
-    info = _info(engine, attempt, "body", response)
+    info = _info(engine, attempt, "body", response, call)
     note = () if not attempt.streams else ("the provider ignored stream=True",)
     return ChunkStream(BodySource(chunks), replace(info, notes=(*info.notes, *note)))
 
 
-def _info(engine: Engine, attempt: Plan, decoder: Any, response: Any) -> StreamInfo:  # noqa: ANN401
+def _info(engine: Engine, attempt: Plan, decoder: Any, response: Any, call: Call) -> StreamInfo:  # noqa: ANN401
     return StreamInfo(
         wire=attempt.deployment.wire,
         decoder=decoder,
         headers=kept_headers(response.headers, attempt.secrets) if response is not None else {},
-        sent=_sent(attempt, response),
+        sent=call.sent if call.sent is not None else _sent(attempt, response),
         ignored=attempt.ignored,
         notes=attempt.notes,
         secrets=attempt.secrets,

@@ -16,13 +16,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import importlib
+import ssl
 from collections.abc import Callable, Hashable
 from functools import cache
 from typing import Any, Final, TypeVar
 
 from luthien_asgi import jsontext
+from luthien_asgi.backend.sending import Connections, Made
 
-__all__ = ["AnswerTaken", "HandlerPool", "bounded", "raw_response"]
+__all__ = ["AnswerTaken", "HandlerPool", "Outgoing", "Rewrite", "bounded", "raw_response"]
 
 _Kept = TypeVar("_Kept")
 Rewrite = Callable[[str, dict[str, Any], dict[str, str]], tuple[str, dict[str, Any], dict[str, str]]]
@@ -32,6 +34,7 @@ ERROR_BODY_BYTES: Final = 16 * 1024
 """LiteLLM searches what it takes for the message with patterns that need seconds for a megabyte, and 0.5 s for 64 KiB."""
 ERROR_BODY_SECONDS: Final = 5.0
 _MOST_KEPT: Final = 256
+_JSON: Final = {"content-type": "application/json"}
 _STALE_HEADERS: Final = frozenset({"content-encoding", "content-length", "transfer-encoding"})
 
 
@@ -42,23 +45,58 @@ class AnswerTaken(BaseException):
     """
 
 
+class Outgoing:
+    """One request whose body is ours, and what came of it.
+
+    `came` is what came of it already: a response, or what failed. Then nothing is sent, and LiteLLM makes of that what it would.
+    """
+
+    def __init__(self, connections: Connections, rewrite: Rewrite, *, came: Any = None) -> None:  # noqa: ANN401 - httpx.Response
+        self._connections, self._rewrite, self._came = connections, rewrite, came
+        self.made: Made | None = None
+        """The request as it was before the rewriting, once it was made."""
+        self.sent: dict[str, Any] | None = None
+        """The body as it was sent."""
+        self.response: Any = None if isinstance(came, Exception) else came
+        """The `httpx.Response`, once it is there: unread, or an error's with the beginning of its body."""
+
+    async def send(self, made: Made) -> Any:  # noqa: ANN401 - httpx.Response
+        """Send the request, rewritten; keep and return the response. Raises `httpx.HTTPStatusError` for no success."""
+        url, self.sent, headers = self._rewrite(made.url, dict(made.body), dict(made.headers))
+        self.made = made
+        if isinstance(self._came, Exception):
+            raise self._came
+        if self._came is None:
+            response = await self._connections.send(made, url, self.sent, headers)
+            self._came = response if response.status_code < 400 else await bounded(response)
+        self.response = self._came
+        self.response.raise_for_status()
+        return self.response
+
+
 class HandlerPool:
     """The connection pools of one backend: one for each way of verifying certificates that the models ask for."""
 
     def __init__(self) -> None:
         self._pools: dict[str, Any] = {}
+        self._connections: dict[str, Connections] = {}
         self._kept: dict[Hashable, Any] = {}
 
-    def handler(self, *, rewrite: Rewrite | None, ssl_verify: Any = None, takes: bool = False) -> Any:  # noqa: ANN401
+    def handler(self, *, ssl_verify: Any = None, outgoing: Outgoing | None = None, takes: bool = False) -> Any:  # noqa: ANN401
         """Return a handler (LiteLLM's class) for one call; its `response` is what came back. LiteLLM must be loaded.
 
         With `takes` its `post` leaves LiteLLM by `AnswerTaken` as soon as a streamed answer is open.
         """
-        return _call_handler()(self._pool(ssl_verify), rewrite, takes)
+        return _call_handler()(self.connections(ssl_verify=ssl_verify).client, outgoing, takes)
 
-    def client(self, *, ssl_verify: Any = None) -> Any:  # noqa: ANN401 - httpx.AsyncClient
-        """Return the client that holds the connections. LiteLLM must be loaded."""
-        return self._pool(ssl_verify).client
+    def connections(self, *, ssl_verify: Any = None) -> Connections:  # noqa: ANN401
+        """Return what requests are sent through. LiteLLM must be loaded."""
+        key = repr(ssl_verify)
+        if key not in self._connections:
+            transport = _transport(ssl_verify)
+            self._pools[key] = _http_module().AsyncHTTPHandler(ssl_verify=ssl_verify, transport=transport)
+            self._connections[key] = Connections(self._pools[key].client, transport)
+        return self._connections[key]
 
     def kept(self, key: Hashable, make: Callable[[], _Kept]) -> _Kept:
         """Return what was made for a key before, or make it; under a wildcard there are as many as clients have names."""
@@ -69,18 +107,28 @@ class HandlerPool:
         found: _Kept = self._kept[key]
         return found
 
-    def _pool(self, ssl_verify: Any) -> Any:  # noqa: ANN401
-        key = repr(ssl_verify)
-        if key not in self._pools:
-            self._pools[key] = _http_module().AsyncHTTPHandler(ssl_verify=ssl_verify)
-        return self._pools[key]
-
     async def aclose(self) -> None:
         """Close the connections."""
         pools, self._pools = self._pools, {}
+        self._connections.clear()
         self._kept.clear()
         for pool in pools.values():
             await pool.close()
+
+
+def _transport(ssl_verify: Any) -> Any:  # noqa: ANN401
+    """Return the transport that LiteLLM's handler would make for itself; None where it leaves that to httpx's client.
+
+    With httpx's transport the handler makes it itself: proxies and certificates go with it.
+    """
+    module = _http_module()
+    if not module.AsyncHTTPHandler.should_use_aiohttp_transport():
+        return None
+    verify = module.get_ssl_configuration(ssl_verify)
+    context = verify if isinstance(verify, ssl.SSLContext) else None
+    return module.AsyncHTTPHandler.create_aiohttp_transport(
+        ssl_context=context, ssl_verify=verify if isinstance(verify, bool) else None
+    )
 
 
 def _http_module() -> Any:  # noqa: ANN401
@@ -93,16 +141,15 @@ def _call_handler() -> Any:  # noqa: ANN401 - the class can only be made once Li
     base: Any = module.AsyncHTTPHandler
 
     class CallHandler(base):  # type: ignore[misc]  # LiteLLM has no types here
-        """LiteLLM's handler for one call. It owns no connection: `pool` does."""
+        """LiteLLM's handler for one call. It owns no connection: `client` does."""
 
-        def __init__(self, pool: Any, rewrite: Rewrite | None, takes: bool) -> None:  # noqa: ANN401
+        def __init__(self, client: Any, outgoing: Outgoing | None, takes: bool) -> None:  # noqa: ANN401
             self._takes = takes
             self.timeout = self.event_hooks = self.ssl_verify = self.shared_session = self.transport = None
             self.follow_redirects, self.client_alias = False, None
-            self._owns_client, self._client = False, pool.client
-            self._rewrite = rewrite
+            self._owns_client, self._client = False, client
+            self._outgoing = outgoing
             self.response: Any = None
-            self.rewrote = False
 
         async def post(
             self,
@@ -118,19 +165,29 @@ def _call_handler() -> Any:  # noqa: ANN401 - the class can only be made once Li
             content: Any = None,  # noqa: ANN401
         ) -> Any:  # noqa: ANN401
             """Send the request, rewritten; keep and return the response. Raises `httpx.HTTPStatusError` as LiteLLM expects."""
-            if self._rewrite is not None:
-                made = jsontext.loads(data) if json is None else dict(json)
-                url, body, headers = self._rewrite(url, made, {"content-type": "application/json", **(headers or {})})
-                data, self.rewrote = jsontext.dumps(body), True
+            if self._outgoing is not None:
+                body = jsontext.loads(data) if json is None else json
+                lower = {name.lower(): value for name, value in (headers or {}).items()}
+                made = Made(url=url, body=body, headers={**_JSON, **lower}, query=params or {}, timeout=timeout)
+                return await self._send_ours(self._outgoing, made, stream)
             payload = {"content": data} if isinstance(data, str | bytes) else {"data": data, "json": json, "content": content}
             waiting = {} if timeout is None else {"timeout": timeout}
             request = self._client.build_request("POST", url, params=params, headers=headers, files=files, **payload, **waiting)
             response = await self._client.send(request, stream=stream, follow_redirects=False)
             self.response = response if response.status_code < 400 else await bounded(response)
             self.response.raise_for_status()
-            if self._takes and stream:
-                raise AnswerTaken
             return self.response
+
+        async def _send_ours(self, outgoing: Outgoing, made: Made, stream: bool) -> Any:  # noqa: ANN401
+            try:
+                response = await outgoing.send(made)
+            finally:
+                self.response = outgoing.response
+            if not stream:
+                await response.aread()
+            elif self._takes:
+                raise AnswerTaken
+            return response
 
     return CallHandler
 

@@ -6,7 +6,9 @@ from typing import Any
 
 from luthien_asgi import jsontext
 from luthien_asgi.backend.arguments import minimal_arguments, secrets_of
-from luthien_asgi.backend.calling import Engine, anthropic_body
+from luthien_asgi.backend.attempt import Engine
+from luthien_asgi.backend.calling import anthropic_body
+from luthien_asgi.backend.capture import Outgoing
 from luthien_asgi.backend.models import Deployment
 from luthien_asgi.backend.protocol import BackendCall
 from luthien_asgi.backend.recover import recover
@@ -30,7 +32,9 @@ async def _counted(engine: Engine, deployment: Deployment, call: BackendCall) ->
     timeout = engine.settings.first_chunk_timeout
     arguments = minimal_arguments(deployment, credential=credential, stream=True, timeout=timeout)
     rewrite = count_rewrite(body, sent_headers(deployment, call), call.query)
-    handler = engine.pool.handler(rewrite=rewrite, ssl_verify=deployment.params.get("ssl_verify"))
+    ssl_verify = deployment.params.get("ssl_verify")
+    outgoing = Outgoing(engine.pool.connections(ssl_verify=ssl_verify), rewrite)
+    handler = engine.pool.handler(ssl_verify=ssl_verify, outgoing=outgoing)
     try:
         # `stream=True` leaves the response to us: LiteLLM does not look for a message in it.
         await engine.litellm.acompletion(**arguments, client=handler)

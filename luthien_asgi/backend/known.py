@@ -14,11 +14,15 @@ __all__ = [
     "GEMINI_HOSTS",
     "HANDLER_PROVIDERS",
     "KEYLESS_PROVIDERS",
+    "KEY_SETTINGS",
+    "KEY_VARIABLES",
     "OPENAI_ITERATORS",
     "OTHER_WIRES",
     "OWN_BODY",
     "PARAMETERS",
     "PARAMETER_PREFIXES",
+    "PLAIN_CALL_SETTINGS",
+    "REMEMBERED",
     "ROUTER_ONLY",
     "TOP_K_PROVIDERS",
     "WITHOUT_TOKENIZER",
@@ -227,3 +231,90 @@ All others of OpenAI's wire take a part of it or have other names for it, which 
 schema, xAI nothing of what its reasoning models refuse; Azure AI, Fireworks, OpenRouter, Perplexity and Together serve models of
 many makers with their rules.
 """
+
+REMEMBERED: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
+    {
+        "anthropic": (
+            "ANTHROPIC_API_BASE",
+            "ANTHROPIC_API_KEY",
+            "ANTHROPIC_AUTH_TOKEN",
+            "ANTHROPIC_BASE_URL",
+            "LITELLM_ANTHROPIC_DISABLE_URL_SUFFIX",
+        ),
+        "azure": (),
+        "hosted_vllm": ("HOSTED_VLLM_API_BASE", "HOSTED_VLLM_API_KEY"),
+        "litellm_proxy": ("LITELLM_PROXY_API_BASE", "LITELLM_PROXY_API_KEY"),
+        "llamafile": ("LLAMAFILE_API_BASE", "LLAMAFILE_API_KEY"),
+        "lm_studio": ("LM_STUDIO_API_BASE", "LM_STUDIO_API_KEY"),
+        "openai": ("OPENAI_API_KEY",),
+    }
+)
+"""Providers whose credentials are texts that somebody configured, so that what LiteLLM makes of a call is made of its arguments,
+its settings and these variables. (Azure's are among the arguments, where one of our clients calls it.)
+
+Not here: whoever gets a token for each call or each hour, as Vertex, Bedrock, Azure with Entra ID and Copilot do.
+"""
+
+KEY_VARIABLES: Final = (
+    "AIOHTTP_TRUST_ENV",
+    "DISABLE_AIOHTTP_TRUST_ENV",
+    "EXPERIMENTAL_OPENAI_BASE_LLM_HTTP_HANDLER",
+    "LITELLM_RUST",
+    "OPENAI_API_BASE",
+    "OPENAI_BASE_URL",
+    "OPENAI_ORGANIZATION",
+    "USE_LITELLM_PROXY",
+)
+"""Variables that LiteLLM reads for each call, whichever provider it is for."""
+
+KEY_SETTINGS: Final = (
+    "anthropic_key",
+    "api_base",
+    "api_key",
+    "api_version",
+    "azure_key",
+    "disable_aiohttp_trust_env",
+    "headers",
+    "openai_key",
+    "organization",
+    "request_timeout",
+    "request_timeout_explicitly_set",
+)
+"""Settings of LiteLLM's module that become a part of a request."""
+
+PLAIN_CALL_SETTINGS: Final = (
+    "_async_failure_callback",
+    "_async_input_callback",
+    "_async_success_callback",
+    "_key_management_system",
+    "add_function_to_prompt",
+    "cache",
+    "callbacks",
+    "credential_list",
+    "custom_prompt_dict",
+    "custom_provider_map",
+    "drop_params",
+    "enable_anthropic_prompt_caching",
+    "enable_preview_features",
+    "failure_callback",
+    "input_callback",
+    "log_raw_request_response",
+    "max_budget",
+    "model_alias_map",
+    "model_fallbacks",
+    "modify_params",
+    "num_retries_per_request",
+    "openai_system_messages_first",
+    "post_call_rules",
+    "pre_call_rules",
+    "proxy_auth",
+    "request_correlation_in_logs",
+    "route_all_chat_openai_to_responses",
+    "secret_manager_client",
+    "service_callback",
+    "set_verbose",
+    "success_callback",
+    "use_litellm_proxy",
+    "vector_store_registry",
+)
+"""Settings of LiteLLM's module with which a call does more than to send a request, or may send another one."""

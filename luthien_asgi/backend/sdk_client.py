@@ -15,13 +15,15 @@ Deliberate differences from the client that LiteLLM makes:
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 from collections.abc import Callable, Hashable, Mapping
 from functools import cache, partial
 from typing import Any, Final
 
 from luthien_asgi import jsontext
-from luthien_asgi.backend.capture import HandlerPool, Rewrite, bounded
+from luthien_asgi.backend.capture import HandlerPool, Outgoing
+from luthien_asgi.backend.sending import Made
 from luthien_asgi.backend.streaming_client import StreamingClient, Template
 from luthien_asgi.errors import BackendError
 
@@ -35,26 +37,24 @@ def sdk_client(
     litellm: Any,  # noqa: ANN401
     pool: HandlerPool,
     arguments: Mapping[str, Any],
-    rewrite: Rewrite,
+    outgoing: Outgoing,
     *,
     azure: bool,
     takes: bool,
-) -> tuple[Any, Any]:
-    """Return a client for one call of `acompletion`, and the keeper of its response: of the SDK only what the call needs.
+) -> Any:  # noqa: ANN401
+    """Return a client for one call of `acompletion` that sends by `outgoing`: of the SDK only what the call needs.
 
     Raises `BackendError` where no credential is configured.
     """
     key, identity, make = (_azure if azure else _openai)(litellm, arguments)
     if key is None:
         raise BackendError("no credential is configured for this model", status=401)
-    connections = pool.client(ssl_verify=arguments.get("ssl_verify"))
     if arguments["stream"]:
+        connections = pool.connections(ssl_verify=arguments.get("ssl_verify")).client
         deployment = arguments["model"] if azure else None
         template = pool.kept(identity, lambda: Template(make(api_key=_NO_KEY, http_client=connections), deployment=deployment))
-        client = StreamingClient(template, api_key=key, pool=connections, rewrite=rewrite, takes=takes)
-        return client, client
-    keeper = _call_client()(connections, rewrite)
-    return make(api_key=key, http_client=keeper, timeout=arguments["timeout"]), keeper
+        return StreamingClient(template, outgoing, api_key=key, takes=takes)
+    return make(api_key=key, http_client=_call_client()(outgoing), timeout=arguments["timeout"])
 
 
 def _openai(litellm: Any, arguments: Mapping[str, Any]) -> tuple[str | None, Hashable, Callable[..., Any]]:  # noqa: ANN401
@@ -94,26 +94,21 @@ def _call_client() -> Any:  # noqa: ANN401 - the class can only be made once Lit
     base: Any = httpx.AsyncClient
 
     class CallClient(base):  # type: ignore[misc]  # made of a class that is imported late
-        """httpx's client for one call. It owns no connection: `pool` does."""
+        """httpx's client for one call. It owns no connection."""
 
-        def __init__(self, pool: Any, rewrite: Rewrite) -> None:  # noqa: ANN401
+        def __init__(self, outgoing: Outgoing) -> None:
             super().__init__(transport=httpx.AsyncBaseTransport(), trust_env=False)
-            self._pool, self._rewrite = pool, rewrite
-            self.response: Any = None
-            self.rewrote = False
+            self._outgoing = outgoing
 
-        async def send(self, request: Any, *, stream: bool = False, **options: Any) -> Any:  # noqa: ANN401
-            """Send the request, rewritten; keep and return the response."""
-            response = await self._pool.send(self._rewritten(request), stream=stream, **{**options, "follow_redirects": False})
-            self.response = response if response.status_code < 400 else await bounded(response)
-            return self.response
-
-        def _rewritten(self, request: Any) -> Any:  # noqa: ANN401
+        async def send(self, request: Any, *, stream: bool = False, **_: Any) -> Any:  # noqa: ANN401
+            """Send the request, rewritten, and return the response, whatever its status."""
             headers = {name: value for name, value in request.headers.items() if name != "content-length"}
-            url, body, headers = self._rewrite(str(request.url), jsontext.loads(request.content), headers)
-            self.rewrote = True
-            return httpx.Request(
-                request.method, url, headers=headers, content=jsontext.dumps(body), extensions=request.extensions
-            )
+            timeout = httpx.Timeout(**request.extensions["timeout"])
+            made = Made(url=str(request.url), body=jsontext.loads(request.content), headers=headers, timeout=timeout)
+            with contextlib.suppress(httpx.HTTPStatusError):
+                await self._outgoing.send(made)
+            if not stream:
+                await self._outgoing.response.aread()
+            return self._outgoing.response
 
     return CallClient

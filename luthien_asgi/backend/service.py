@@ -136,7 +136,7 @@ class LiteLLMBackend:
 
 
 def _engine(litellm: Any, settings: StreamSettings, limits: Limits) -> Any:  # noqa: ANN401 - see `open`
-    from luthien_asgi.backend.calling import Engine
+    from luthien_asgi.backend.attempt import Engine
     from luthien_asgi.backend.capture import HandlerPool
 
     return Engine(litellm=litellm, pool=HandlerPool(), settings=settings, limits=limits)

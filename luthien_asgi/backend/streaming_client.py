@@ -18,8 +18,8 @@ from collections.abc import Mapping
 from typing import Any, Final, Self
 from urllib.parse import quote
 
-from luthien_asgi import jsontext
-from luthien_asgi.backend.capture import AnswerTaken, Rewrite, bounded
+from luthien_asgi.backend.capture import AnswerTaken, Outgoing
+from luthien_asgi.backend.sending import Made
 
 __all__ = ["StreamingClient", "Template"]
 
@@ -35,7 +35,7 @@ class Template:
 
     def __init__(self, sdk: Any, *, deployment: str | None = None) -> None:  # noqa: ANN401
         path = _PATH if deployment is None else b"deployments/%s/%s" % (quote(deployment, safe="").encode(), _PATH)
-        self.url = sdk.base_url.copy_with(raw_path=sdk.base_url.raw_path + path)
+        self.url = str(sdk.base_url.copy_with(raw_path=sdk.base_url.raw_path + path))
         self.query: Mapping[str, Any] = sdk.default_query
         headers = {name.lower(): value for name, value in sdk.default_headers.items() if isinstance(value, str)}
         self.headers: Mapping[str, str] = {**headers, **_FIRST_TRY}
@@ -47,27 +47,14 @@ class Template:
 
 
 class StreamingClient:
-    """One call's client. It owns no connection: `pool` does."""
+    """One call's client. It owns no connection."""
 
-    def __init__(
-        self,
-        template: Template,
-        *,
-        api_key: str,
-        pool: Any,  # noqa: ANN401 - httpx
-        rewrite: Rewrite,
-        takes: bool,
-    ) -> None:
-        self._takes = takes
-        self._template = template
+    def __init__(self, template: Template, outgoing: Outgoing, *, api_key: str, takes: bool) -> None:
+        self._template, self._outgoing = template, outgoing
         self._api_key = api_key
-        self._pool = pool
-        self._rewrite = rewrite
+        self._takes = takes
         self.organization: str | None = None
         self.max_retries = 0
-        self.response: Any = None
-        """The `httpx.Response`, once it is there."""
-        self.rewrote = False
 
     @property
     def chat(self) -> Self:
@@ -82,27 +69,28 @@ class StreamingClient:
         extra_headers, query, extra_body = (data.pop(f"extra_{name}", None) or {} for name in ("headers", "query", "body"))
         headers = self._template.headers_with(self._api_key)
         headers |= {name.lower(): value for name, value in extra_headers.items() if isinstance(value, str)}
-        url, body, headers = self._rewrite(str(self._template.url), {**data, **extra_body}, headers)
-        self.rewrote = True
-        request = self._pool.build_request(
-            "POST",
-            url,
-            params={**self._template.query, **query} or None,
+        made = Made(
+            url=self._template.url,
+            body={**data, **extra_body},
             headers=headers,
-            content=jsontext.dumps(body),
+            query={**self._template.query, **query},
             timeout=timeout,
         )
-        response = await self._pool.send(request, stream=True, follow_redirects=False)
-        self.response = response if response.status_code < 400 else await bounded(response)
         try:
-            self.response.raise_for_status()
+            await self._outgoing.send(made)
         except Exception as error:
-            # What LiteLLM tells one error from another by, and a Router cools a deployment down for.
-            error.status_code = self.response.status_code  # type: ignore[attr-defined]
+            if self.response is not None:
+                # What LiteLLM tells one error from another by, and a Router cools a deployment down for.
+                error.status_code = self.response.status_code  # type: ignore[attr-defined]
             raise
         if self._takes:
             raise AnswerTaken
         return self
+
+    @property
+    def response(self) -> Any:  # noqa: ANN401 - httpx.Response
+        """The response, once it is there: what LiteLLM takes for the stream's."""
+        return self._outgoing.response
 
     @property
     def headers(self) -> Any:  # noqa: ANN401 - httpx.Headers
