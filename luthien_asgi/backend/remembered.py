@@ -14,8 +14,8 @@ Not remembered are calls for which LiteLLM may do more, or something else each t
 - with parameters that are not plain JSON, or that a credential is made of (`known.PARAMETER_PREFIXES`);
 - while a setting of LiteLLM's in `known.PLAIN_CALL_SETTINGS` is on: callbacks, rules, budgets, a cache, a secret manager, …
 
-What a key cannot say (LiteLLM's table of models) is noticed after `SECONDS`. A key is a keyed hash, so no credential is in it; a
-client's own credential is not in what is remembered either.
+What a key cannot say (LiteLLM's table of models) is noticed after a minute (`luthien_asgi.backend.recent`). A key is a keyed
+hash, so no credential is in it; a client's own credential is not in what is remembered either.
 """
 
 from __future__ import annotations
@@ -24,21 +24,18 @@ import hashlib
 import logging
 import os
 import secrets
-import time
-from collections import OrderedDict
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any, Final
 
 from luthien_asgi import jsontext
 from luthien_asgi.backend import known
 from luthien_asgi.backend.models import Deployment
+from luthien_asgi.backend.recent import Recent
 from luthien_asgi.backend.sending import Made
 
 __all__ = ["Memory", "key_of"]
 
-SECONDS: Final = 60.0
-_MOST: Final = 256
 _HOLE: Final = "\0"
 """Stands for a client's own credential; no header can have it."""
 _SALT: Final = secrets.token_bytes(32)
@@ -47,40 +44,23 @@ _VARIABLES_OF_ANTHROPICS_KEY: Final = ("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKE
 
 
 class Memory:
-    """What LiteLLM made, by key: the last 256 of the last minute."""
+    """What LiteLLM made, by key."""
 
     def __init__(self) -> None:
-        self._known: OrderedDict[bytes, _Remembered] = OrderedDict()
+        self._recent = Recent[Made]()
 
     def get(self, key: bytes, credential: str | None) -> Made | None:
         """Return what was made for a key; `credential` is the client's own, where the call spends it."""
-        found = self._known.get(key)
-        if found is None:
-            return None
-        if time.monotonic() >= found.until:
-            del self._known[key]
-            return None
-        self._known.move_to_end(key)
-        return found.made if credential is None else _with_hole(found.made, _HOLE, credential)
+        made = self._recent.get(key)
+        return made if made is None or credential is None else _with_hole(made, _HOLE, credential)
 
     def put(self, key: bytes, made: Made, credential: str | None) -> None:
         """Remember what was made for a key."""
-        if credential is not None:
-            made = _with_hole(made, credential, _HOLE)
-        self._known[key] = _Remembered(made, time.monotonic() + SECONDS)
-        self._known.move_to_end(key)
-        if len(self._known) > _MOST:
-            self._known.popitem(last=False)
+        self._recent.put(key, made if credential is None else _with_hole(made, credential, _HOLE))
 
     def forget(self, key: bytes) -> None:
         """Have LiteLLM make the next one."""
-        self._known.pop(key, None)
-
-
-@dataclass(frozen=True, slots=True)
-class _Remembered:
-    made: Made = field(repr=False)
-    until: float
+        self._recent.forget(key)
 
 
 def _with_hole(made: Made, old: str, new: str) -> Made:

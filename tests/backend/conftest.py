@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from luthien_asgi.backend import BackendCall, LiteLLMBackend
+from luthien_asgi.backend import BackendCall, LiteLLMBackend, hygiene, known
 from luthien_asgi.request import ChatRequest
 
 KEY = "sk-test-0123456789abcdef"
@@ -23,6 +23,8 @@ class Asked:
     path: str
     headers: dict[str, str]
     body: dict[str, Any]
+    raw: tuple[str, ...] = ()
+    """Request line, header lines and body as they came; the body is the last."""
 
 
 @dataclass
@@ -47,15 +49,32 @@ class Provider:
         self.asked: list[Asked] = []
         self.called = asyncio.Event()
         self.hung_up = asyncio.Event()
+        self.connections = 0
         self.url = ""
+        self._server: asyncio.Server | None = None
+        self._writers: set[asyncio.StreamWriter] = set()
+
+    async def start(self) -> None:
+        self._server = await asyncio.start_server(self.answer, "127.0.0.1", 0)
+        self.url = f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
+
+    def stop(self) -> None:
+        """Stop listening, and hang up."""
+        assert self._server is not None
+        self._server.close()
+        for writer in tuple(self._writers):
+            writer.close()
 
     async def answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
+        self._writers.add(writer)
         try:
             while await self._exchange(reader, writer):
                 pass
         except (asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):
             pass
         finally:
+            self._writers.discard(writer)
             self.hung_up.set()
             writer.close()
 
@@ -84,7 +103,8 @@ async def _read_request(reader: asyncio.StreamReader) -> Asked:
     head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
     headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in head[1:] if line)}
     body = await reader.readexactly(int(headers.get("content-length", "0")))
-    return Asked(head[0].split(" ")[1], headers, json.loads(body or b"{}"))
+    raw = (*(line for line in head if line), body.decode())
+    return Asked(head[0].split(" ")[1], headers, json.loads(body or b"{}"), raw)
 
 
 def _head(reply: Reply) -> bytes:
@@ -101,9 +121,8 @@ class Lab:
 
     async def provider(self, script: Script) -> Provider:
         provider = Provider(script)
-        server = await asyncio.start_server(provider.answer, "127.0.0.1", 0)
-        self._stack.callback(server.close)
-        provider.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        await provider.start()
+        self._stack.callback(provider.stop)
         return provider
 
     def backend(self, *entries: Mapping[str, Any], **options: Any) -> LiteLLMBackend:
@@ -194,9 +213,20 @@ async def soon(awaitable: Awaitable[Any]) -> Any:
         return await awaitable
 
 
+def own_wire(model: str) -> str:
+    """The wire that a model's provider speaks."""
+    return "anthropic" if model.startswith("anthropic/") else "openai"
+
+
+def answer(model: str) -> Reply:
+    return Reply(sse(*(anthropic_events("a") if own_wire(model) == "anthropic" else openai_events("a"))))
+
+
 @dataclass(frozen=True)
 class Tools:
     ask: Any = ask
+    own_wire: Any = own_wire
+    answer: Any = answer
     entry: Any = entry
     sse: Any = sse
     openai_events: Any = openai_events
@@ -220,3 +250,21 @@ async def lab() -> AsyncIterator[Lab]:
 
 
 __all__: Sequence[str] = ()
+
+
+@pytest.fixture
+async def asked_litellm(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The models that LiteLLM was asked for, with none of the settings that other tests may have left on."""
+    litellm = await hygiene.load()
+    for name in known.PLAIN_CALL_SETTINGS:
+        if (left := getattr(litellm, name, None)) is not None:
+            monkeypatch.setattr(litellm, name, type(left)())
+    calls: list[str] = []
+    plain = litellm.acompletion
+
+    async def counting(**arguments: Any) -> Any:
+        calls.append(arguments["model"])
+        return await plain(**arguments)
+
+    monkeypatch.setattr(litellm, "acompletion", counting)
+    return calls
