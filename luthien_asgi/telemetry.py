@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import time
 from asyncio import CancelledError
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
@@ -56,6 +56,7 @@ __all__ = [
 ]
 
 _LONGEST_TEXT: Final = 256
+_API: Final = ("opentelemetry.metrics", "opentelemetry.trace")
 
 # --- the object the middleware is given ------------------------------------------------------------------------------------
 
@@ -112,15 +113,26 @@ def open_telemetry(
         msg = "OpenTelemetry is not installed: pip install 'luthien-asgi[otel]', or pass telemetry=NullTelemetry()"
         raise ImportError(msg) from error
     tracer = trace.get_tracer("luthien_asgi", tracer_provider=tracer_provider)
-    return OpenTelemetry(tracer, meter=metrics.get_meter("luthien_asgi", meter_provider=meter_provider))
+    meter = metrics.get_meter("luthien_asgi", meter_provider=meter_provider)
+    is_process_wide = tracer_provider is None and meter_provider is None
+    return OpenTelemetry(tracer, meter=meter, is_idle=_nobody_listens if is_process_wide else None)
+
+
+def _nobody_listens() -> bool:
+    """Tell whether the process has no providers (yet) but the API's own, which do nothing."""
+    from opentelemetry import metrics, trace
+
+    providers = (trace.get_tracer_provider(), metrics.get_meter_provider())
+    return all(type(provider).__module__.startswith(_API) for provider in providers)
 
 
 class OpenTelemetry:
-    """Telemetry over the OpenTelemetry API; made by `open_telemetry`."""
+    """Telemetry over the OpenTelemetry API; made by `open_telemetry`. While `is_idle`, transactions are not told."""
 
-    def __init__(self, tracer: Tracer, *, meter: Meter) -> None:
+    def __init__(self, tracer: Tracer, *, meter: Meter, is_idle: Callable[[], bool] | None = None) -> None:
         self._tracer = tracer
         self._metrics = _Instruments(meter)
+        self._is_idle = is_idle
 
     def begin(
         self,
@@ -131,6 +143,8 @@ class OpenTelemetry:
         headers: Mapping[str, str] | None = None,
     ) -> ObservabilityContext:
         """Begin a transaction's span, child of the active span or of what the request's `traceparent` names."""
+        if self._is_idle is not None and self._is_idle():
+            return NullObservability()
         given = _clean({**(attributes or {}), TRANSACTION_ID: transaction_id})
         span = self._tracer.start_span(name, context=_parent(headers or {}), attributes=given)
         return _Observability(self._tracer, self._metrics, span, given)

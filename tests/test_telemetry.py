@@ -409,6 +409,29 @@ def test_without_a_provider_the_api_alone_does_no_harm() -> None:
     obs.end("completed")
 
 
+LATE = """
+from luthien_asgi.context import NullObservability
+from luthien_asgi.telemetry import default_telemetry
+from opentelemetry import {signal}
+from opentelemetry.sdk.{signal} import {provider}
+telemetry = default_telemetry()
+assert isinstance(telemetry.begin(transaction_id="t"), NullObservability)
+{signal}.set_{which}_provider({provider}())
+assert not isinstance(telemetry.begin(transaction_id="t"), NullObservability)
+"""
+
+
+@pytest.mark.parametrize("which", [("trace", "TracerProvider", "tracer"), ("metrics", "MeterProvider", "meter")])
+def test_a_provider_that_is_set_later_is_told_from_then_on(which: tuple[str, str, str]) -> None:
+    """Each alone: there may be metrics without spans. Providers are set once in a process, so this one has its own."""
+    signal, provider, kind = which
+    code = LATE.format(signal=signal, provider=provider, which=kind)
+    done = subprocess.run(
+        [sys.executable, "-c", f"import sys; sys.path[:] = {sys.path!r}\n{code}"], capture_output=True, timeout=30, check=False
+    )
+    assert done.returncode == 0, done.stderr.decode()
+
+
 WITHOUT = """
 import sys
 sys.modules["opentelemetry"] = None

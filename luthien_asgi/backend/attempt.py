@@ -16,6 +16,7 @@ from typing import Any
 
 from luthien_asgi.backend import known
 from luthien_asgi.backend.capture import AnswerTaken, HandlerPool, Outgoing, Rewrite
+from luthien_asgi.backend.model_table import Modes
 from luthien_asgi.backend.models import Deployment
 from luthien_asgi.backend.remembered import Memory, key_of
 from luthien_asgi.backend.sdk_client import sdk_client
@@ -32,6 +33,7 @@ class Engine:
     pool: HandlerPool
     settings: StreamSettings
     limits: Limits
+    modes: Modes
     memory: Memory = field(default_factory=Memory)
 
 

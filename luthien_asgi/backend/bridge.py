@@ -19,6 +19,7 @@ import types
 from collections.abc import Mapping
 from typing import Any, Final
 
+from luthien_asgi.backend.model_table import Modes
 from luthien_asgi.backend.models import Deployment
 
 __all__ = ["NOTE", "takes_bridge", "with_bridge"]
@@ -37,20 +38,13 @@ class _NoGateway:
         return False
 
 
-def takes_bridge(litellm: Any, deployment: Deployment, arguments: Mapping[str, Any]) -> bool:  # noqa: ANN401 - LiteLLM
+def takes_bridge(modes: Modes, deployment: Deployment, arguments: Mapping[str, Any]) -> bool:
     """Tell whether LiteLLM would call the Responses API: by its own word where it can be asked, else by the model's name."""
     model = deployment.model.removeprefix(f"{deployment.provider}/")
     if model.startswith("responses/"):
         return "*" not in deployment.name  # under a wildcard the name is the client's, and the API is not for it to choose
     with contextlib.suppress(Exception):
-        info, _ = litellm.main.responses_api_bridge_check(
-            model=model,
-            custom_llm_provider=deployment.provider,
-            tools=arguments.get("tools"),
-            reasoning_effort=arguments.get("reasoning_effort"),
-            api_base=arguments.get("api_base") or arguments.get("base_url"),
-        )
-        return bool(info.get("mode") == "responses")
+        return modes.mode(model, deployment.provider, arguments) == "responses"
     return False
 
 

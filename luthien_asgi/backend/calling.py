@@ -56,7 +56,7 @@ def plan(engine: Engine, deployment: Deployment, call: BackendCall, *, extra: Ma
     """Return the first attempt. Raises `RequestError` for a request that the provider's wire has no words for."""
     check_provider(engine.litellm, deployment)
     if deployment.provider not in known.BRIDGED_PROVIDERS:
-        check_chat(engine.litellm, deployment)
+        check_chat(engine.modes, deployment)
     credential = call.credential if deployment.passthrough else None
     shape = partial(_plan_anthropic if deployment.wire == "anthropic" else _plan_openai, engine, deployment, call, credential)
     planned: Plan = shape()
@@ -111,8 +111,8 @@ def _plan_bridge(
     if deployment.provider not in known.BRIDGED_PROVIDERS:
         return None
     arguments = openai_arguments(deployment, params, credential=credential, stream=True, timeout=timeout)
-    if not takes_bridge(engine.litellm, deployment, arguments):
-        check_chat(engine.litellm, deployment)
+    if not takes_bridge(engine.modes, deployment, arguments):
+        check_chat(engine.modes, deployment)
         return None
     allow_unlisted(arguments, supported_params(engine.litellm, deployment))
     return Plan(deployment=deployment, arguments=with_bridge(arguments), ignored=ignored, notes=(NOTE,))

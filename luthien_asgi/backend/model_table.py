@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
+from types import MappingProxyType
 from typing import Any, Final
 
 from luthien_asgi.backend.models import Deployment
+from luthien_asgi.backend.recent import Recent
 from luthien_asgi.errors import BackendError, RequestError
 from luthien_asgi.wire.conversion import Converted
 
-__all__ = ["check_chat", "check_provider", "is_adaptive", "supported_params", "without_unknown"]
+__all__ = ["Modes", "check_chat", "check_provider", "is_adaptive", "supported_params", "without_unknown"]
 
 _CLAUDE: Final = re.compile(r"claude-(?:[a-z]+-)?(\d{1,2})(?:[-.](\d{1,2}))?(?!\d)")
 _ADAPTIVE_SINCE: Final = (4, 6)
 """The first version of Claude that takes `thinking: adaptive`, for models that LiteLLM does not list."""
+_NO_ARGUMENTS: Final[Mapping[str, Any]] = MappingProxyType({})
 _RESPONSES: Final = "responses/"
 """With this in front of any model's name LiteLLM calls the Responses API, as for those that its table has there."""
 
@@ -35,11 +39,46 @@ def _bare(deployment: Deployment) -> str:
     return deployment.model.removeprefix(f"{deployment.provider}/")
 
 
-def check_chat(litellm: Any, deployment: Deployment) -> None:  # noqa: ANN401
+class Modes:
+    """How LiteLLM would call models: `chat`, `responses`, …; what it said is used for a minute.
+
+    Of a request's tools it looks at what they are, not at what they say (LiteLLM 1.106, `main.responses_api_bridge_check`).
+    """
+
+    def __init__(self, litellm: Any) -> None:  # noqa: ANN401
+        self._litellm = litellm
+        self._recent = Recent[str]()
+
+    def mode(self, model: str, provider: str, arguments: Mapping[str, Any] = _NO_ARGUMENTS) -> str:
+        """Return the mode for a model, and for arguments where they decide too; "" for what LiteLLM does not know."""
+        shapes = frozenset(_shape(tool) for tool in arguments.get("tools") or ())
+        base, effort = arguments.get("api_base") or arguments.get("base_url"), arguments.get("reasoning_effort")
+        settings = (self._litellm.route_all_chat_openai_to_responses, self._litellm.api_base)
+        ambient = (os.environ.get("OPENAI_BASE_URL"), os.environ.get("OPENAI_API_BASE"))
+        key = (model, provider, shapes, repr(effort), base, settings, ambient)
+        mode = self._recent.get(key)
+        if mode is None:
+            mode = self._asked(model, provider, arguments.get("tools"), effort, base)
+            self._recent.put(key, mode)
+        return mode
+
+    def _asked(self, model: str, provider: str, tools: Any, effort: Any, base: str | None) -> str:  # noqa: ANN401
+        found, _ = self._litellm.main.responses_api_bridge_check(
+            model=model, custom_llm_provider=provider, tools=tools, reasoning_effort=effort, api_base=base
+        )
+        return str(found.get("mode") or "")
+
+
+def _shape(tool: Any) -> tuple[Any, ...]:  # noqa: ANN401 - the client's JSON
+    if not isinstance(tool, Mapping):
+        return (type(tool),)
+    return (str(tool.get("type")), isinstance(tool.get("function"), dict), "name" in tool)
+
+
+def check_chat(modes: Modes, deployment: Deployment) -> None:
     """Raise `RequestError` for a model that LiteLLM would call through the Responses API: it needs packages for that."""
     name = _bare(deployment)
-    found, _ = litellm.main.responses_api_bridge_check(model=name, custom_llm_provider=deployment.provider)
-    if found.get("mode") == "responses":
+    if modes.mode(name, deployment.provider) == "responses":
         shown = name.removeprefix(_RESPONSES)[:200]
         msg = f"the model {shown!r} is served through OpenAI's Responses API, which is not called from here"
         raise RequestError(msg, status=404, code="unsupported_model", param="model")

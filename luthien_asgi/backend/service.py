@@ -138,8 +138,9 @@ class LiteLLMBackend:
 def _engine(litellm: Any, settings: StreamSettings, limits: Limits) -> Any:  # noqa: ANN401 - see `open`
     from luthien_asgi.backend.attempt import Engine
     from luthien_asgi.backend.capture import HandlerPool
+    from luthien_asgi.backend.model_table import Modes
 
-    return Engine(litellm=litellm, pool=HandlerPool(), settings=settings, limits=limits)
+    return Engine(litellm=litellm, pool=HandlerPool(), settings=settings, limits=limits, modes=Modes(litellm))
 
 
 def _check_credential(deployment: Deployment, call: BackendCall) -> None:
