@@ -29,6 +29,7 @@ class ClientConnection:
     def __init__(self, receive: Receive) -> None:
         self._receive = receive
         self.gone = asyncio.Event()
+        self._racers: set[_Racer] = set()
 
     async def read_body(self, *, limit: int) -> bytes:
         """Return the whole body.
@@ -40,7 +41,7 @@ class ClientConnection:
         while True:
             message = await self._receive()
             if message["type"] == "http.disconnect":
-                self.gone.set()
+                self._leave()
                 raise ClientGoneError
             part = message.get("body", b"")
             size += len(part)
@@ -56,7 +57,7 @@ class ClientConnection:
         while not self.gone.is_set():
             message = await self._receive()
             if message["type"] == "http.disconnect":
-                self.gone.set()
+                self._leave()
 
     async def receive(self) -> Message:
         """Stand in for `receive` in a response: says `http.disconnect` once the client is gone."""
@@ -64,24 +65,46 @@ class ClientConnection:
         return {"type": "http.disconnect"}
 
     async def race(self, work: Coroutine[Any, Any, _Result]) -> _Result:
-        """Return what `work` returns, or cancel it when the client leaves and raise `ClientGoneError`."""
-        async with asyncio.TaskGroup() as tasks:
-            task = tasks.create_task(_outcome(work))
-            gone = tasks.create_task(self.gone.wait())
-            await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
-            task.cancel()
-            gone.cancel()
-        if task.cancelled():
+        """Return what `work` returns, or cancel it when the client leaves and raise `ClientGoneError`.
+
+        It runs in the caller's task, which is cancelled and taken back as `asyncio.timeout` does it: a task for the work and one
+        for the event would cost more than what is raced.
+        """
+        if self.gone.is_set():
+            work.close()
             raise ClientGoneError
-        result, error = task.result()
-        if error is not None:
-            raise error
-        return result  # type: ignore[return-value]  # one of the two is always set
+        racer = _Racer()
+        self._racers.add(racer)
+        try:
+            return await work
+        except asyncio.CancelledError:
+            if racer.takes_back():
+                raise ClientGoneError from None
+            raise
+        finally:
+            self._racers.discard(racer)
+            racer.takes_back()
+
+    def _leave(self) -> None:
+        self.gone.set()
+        for racer in self._racers:
+            racer.cancel()
 
 
-async def _outcome(work: Coroutine[Any, Any, _Result]) -> tuple[_Result | None, Exception | None]:
-    """Turn an exception into a value: raised in a task group it would arrive wrapped in an exception group."""
-    try:
-        return await work, None
-    except Exception as error:
-        return None, error
+class _Racer:
+    """The current task, which may be cancelled once and is told whether that was all that cancelled it."""
+
+    def __init__(self) -> None:
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101 - a coroutine runs in one
+        self._task, self._before = task, task.cancelling()
+        self._is_cancelled = False
+
+    def cancel(self) -> None:
+        self._is_cancelled = True
+        self._task.cancel()
+
+    def takes_back(self) -> bool:
+        """Take the cancellation back; tell whether there was one, and no other."""
+        was_cancelled, self._is_cancelled = self._is_cancelled, False
+        return was_cancelled and self._task.uncancel() <= self._before

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -104,6 +105,76 @@ async def test_a_race_that_is_cancelled_from_outside_cancels_its_work() -> None:
         task.cancel()
     assert task.cancelled()
     assert cleaned.is_set()
+
+
+async def test_a_client_that_left_before_the_race_has_lost_it() -> None:
+    """The work does not begin."""
+    begun = False
+
+    async def work() -> None:
+        nonlocal begun
+        begun = True
+
+    connection = ClientConnection(receiver(GONE))
+    await connection.watch()
+    with pytest.raises(ClientGoneError):
+        await connection.race(work())
+    assert not begun
+
+
+async def test_work_that_does_not_let_itself_be_cancelled_gives_its_result() -> None:
+    """The caller is not cancelled afterwards."""
+
+    async def work() -> int:
+        with suppress(asyncio.CancelledError):
+            await asyncio.Event().wait()
+        return 7
+
+    connection = ClientConnection(receiver(GONE))
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(connection.watch())
+        assert await connection.race(work()) == 7
+    task = asyncio.current_task()
+    assert task is not None
+    assert task.cancelling() == 0
+
+
+async def test_who_is_cancelled_when_the_client_leaves_is_cancelled() -> None:
+    """A shutdown wins against a client that leaves at the same moment."""
+
+    async def work() -> None:
+        await asyncio.Event().wait()
+
+    release = asyncio.Event()
+
+    async def receive() -> Any:
+        await release.wait()
+        return GONE
+
+    connection = ClientConnection(receive)
+    async with asyncio.TaskGroup() as tasks:
+        watcher = tasks.create_task(connection.watch())
+        task = tasks.create_task(connection.race(work()))
+        await wait_all_tasks_blocked()
+        release.set()
+        task.cancel()
+    assert watcher.done()
+    assert task.cancelled()
+
+
+async def test_a_timeout_inside_the_race_is_its_own() -> None:
+    """And one around it is not taken for the client's leaving."""
+
+    async def work(limit: float | None) -> None:
+        async with asyncio.timeout(limit):
+            await asyncio.Event().wait()
+
+    connection = ClientConnection(receiver())
+    with pytest.raises(TimeoutError):
+        await connection.race(work(0.001))
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.001):
+            await connection.race(work(None))
 
 
 async def test_the_watcher_ignores_what_is_no_disconnect() -> None:
