@@ -35,12 +35,16 @@ _RULES: Final[tuple[tuple[re.Pattern[str], str], ...]] = (
     (re.compile(r"([?&](?:key|sig|token|code)=)[^\s&\"'#]+", re.IGNORECASE), rf"\1{MASK}"),
     (re.compile(_NAMED, re.IGNORECASE), rf"\1{MASK}"),
 )
+_SHORTEST: Final = len("sk-") + 8
+"""What is shorter is no credential by itself; with a colon or an equals sign it may be one by what is before that."""
 _SECRET_NAME: Final = re.compile(rf"{_FIELD}\Z", re.IGNORECASE)
 _SECRET_HEADER: Final = re.compile(r"auth|key|token|secret|cookie|password|credential|signature|session", re.IGNORECASE)
 
 
 def scrub(text: str) -> str:
     """Return a text with everything that looks like a credential masked. Scrubbing twice is scrubbing once."""
+    if len(text) < _SHORTEST and ":" not in text and "=" not in text:
+        return text  # most values of headers: numbers
     for pattern, replacement in _RULES:
         text = pattern.sub(replacement, text)
     return text

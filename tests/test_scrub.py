@@ -103,3 +103,9 @@ def test_headers_that_carry_credentials_are_masked_whole() -> None:
         "anthropic-version": "2023-06-01",
         "retry-after": "3",
     }
+
+
+@pytest.mark.parametrize("text", ["sk-abcdefgh", "r8_abcdefgh", "a://b@c", "password:abcd", "secret=abcd", "cookie=abcd"])
+def test_the_shortest_credentials_are_masked(text: str) -> None:
+    """One of each rule that has short ones."""
+    assert MASK in scrub(text)

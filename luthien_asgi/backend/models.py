@@ -23,6 +23,7 @@ from typing import Any, Final
 
 from luthien_asgi.backend import known
 from luthien_asgi.backend.protocol import Target
+from luthien_asgi.backend.recent import Recent
 from luthien_asgi.errors import ConfigError, RequestError
 from luthien_asgi.request import WireName
 
@@ -84,6 +85,7 @@ class ModelTable:
             _check_alike(group)
         self._groups = groups
         self._turns: Mapping[str, Iterator[Deployment]] = {name: itertools.cycle(group) for name, group in groups.items()}
+        self._recent = Recent[Deployment]()
         self._wildcards = [(_pattern(name), name) for name in sorted(groups, key=len, reverse=True) if "*" in name]
 
     def providers(self) -> frozenset[str]:
@@ -99,12 +101,22 @@ class ModelTable:
         name, matched = (asked, ()) if asked in self._groups else self._match(asked)
         if "*" in asked:
             return self._groups[name][0]
-        return _filled(self._groups[name][0], matched)
+        return self._of(self._groups[name][0], matched)
 
     def next(self, asked: str) -> Deployment:
         """Return the deployment whose turn it is. Raises `RequestError` 404 when there is none."""
         name, matched = self._match(asked)
-        return _filled(next(self._turns[name]), matched)
+        return self._of(next(self._turns[name]), matched)
+
+    def _of(self, deployment: Deployment, matched: tuple[str, ...]) -> Deployment:
+        if "*" not in deployment.model:
+            return deployment
+        key = (id(deployment), matched)
+        found = self._recent.get(key)
+        if found is None:
+            found = _filled(deployment, matched)
+            self._recent.put(key, found)
+        return found
 
     def _match(self, asked: str) -> tuple[str, tuple[str, ...]]:
         if asked in self._groups and "*" not in asked:
@@ -137,8 +149,6 @@ def from_router(entry: Mapping[str, Any]) -> Deployment:
 
 
 def _filled(deployment: Deployment, matched: tuple[str, ...]) -> Deployment:
-    if "*" not in deployment.model:
-        return deployment
     parts = deployment.model.split("*")
     model = "".join(itertools.chain.from_iterable(itertools.zip_longest(parts, matched[: len(parts) - 1], fillvalue="")))
     return replace(deployment, model=model, provider=_provider(model, deployment.params))

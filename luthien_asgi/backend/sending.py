@@ -13,7 +13,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 
 from luthien_asgi import jsontext
@@ -44,7 +44,7 @@ class Connections:
 
     async def send(self, made: Made, url: str, body: Mapping[str, Any], headers: Mapping[str, str]) -> Any:  # noqa: ANN401
         """Send a request and return the response (`httpx.Response`), unread. Raises what httpx raises."""
-        address = _http().URL(url, params=made.query) if made.query else _http().URL(url)
+        address = _http().URL(url, params=made.query) if made.query else _address(url)
         content = jsontext.dumps(body)
         if self._transport is None or self.client.is_closed or address.userinfo:
             waiting = {} if made.timeout is None else {"timeout": made.timeout}
@@ -61,6 +61,12 @@ class Connections:
         except _http().RequestError as error:
             error.request = request  # as the client does; LiteLLM looks for it
             raise
+
+
+@lru_cache(maxsize=256)
+def _address(url: str) -> Any:  # noqa: ANN401 - httpx.URL
+    """Return an address, parsed: that takes longer than all else about a request."""
+    return _http().URL(url)
 
 
 @cache
