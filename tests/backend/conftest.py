@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass, field
@@ -54,9 +55,9 @@ class Provider:
         self._server: asyncio.Server | None = None
         self._writers: set[asyncio.StreamWriter] = set()
 
-    async def start(self) -> None:
-        self._server = await asyncio.start_server(self.answer, "127.0.0.1", 0)
-        self.url = f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
+    async def start(self, tls: ssl.SSLContext | None = None) -> None:
+        self._server = await asyncio.start_server(self.answer, "127.0.0.1", 0, ssl=tls)
+        self.url = f"http{'s' * (tls is not None)}://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
 
     def stop(self) -> None:
         """Stop listening, and hang up."""
@@ -119,9 +120,9 @@ class Lab:
     def __init__(self, stack: AsyncExitStack) -> None:
         self._stack = stack
 
-    async def provider(self, script: Script) -> Provider:
+    async def provider(self, script: Script, *, tls: ssl.SSLContext | None = None) -> Provider:
         provider = Provider(script)
-        await provider.start()
+        await provider.start(tls)
         self._stack.callback(provider.stop)
         return provider
 

@@ -115,6 +115,7 @@ async def test_many_first_calls_at_once(lab: Any, kit: Any, asked_litellm: list[
     before = len(asked_litellm)
     assert await asyncio.gather(*map(one, names)) == names
     assert len(asked_litellm) == before
+    assert provider.connections <= 20
 
 
 @pytest.mark.parametrize(
