@@ -117,18 +117,18 @@ class HandlerPool:
 
 
 def _transport(ssl_verify: Any) -> Any:  # noqa: ANN401
-    """Return the transport that LiteLLM's handler would make for itself; None where it leaves that to httpx's client.
+    """Return the transport that LiteLLM's handler would make for itself; None where that is httpx's client's to make.
 
-    With httpx's transport the handler makes it itself: proxies and certificates go with it.
+    With httpx's transport proxies and certificates go with the client; a LiteLLM that has other names for this keeps its own too.
     """
     module = _http_module()
-    if not module.AsyncHTTPHandler.should_use_aiohttp_transport():
+    wanted, make = (getattr(module.AsyncHTTPHandler, f"{name}_aiohttp_transport", None) for name in ("should_use", "create"))
+    if wanted is None or make is None or not wanted():
         return None
     verify = module.get_ssl_configuration(ssl_verify)
-    context = verify if isinstance(verify, ssl.SSLContext) else None
-    return module.AsyncHTTPHandler.create_aiohttp_transport(
-        ssl_context=context, ssl_verify=verify if isinstance(verify, bool) else None
-    )
+    if isinstance(verify, bool):
+        return make(ssl_verify=verify)
+    return make(ssl_context=verify if isinstance(verify, ssl.SSLContext) else None)
 
 
 def _http_module() -> Any:  # noqa: ANN401
