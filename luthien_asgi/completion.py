@@ -102,7 +102,8 @@ class Completion:
         if services.pipeline.sees_requests:
             with self.obs.span("luthien.policy.request"):
                 self.ctx.request = await exchange.connection.race(judge.before())
-        target = services.backend.target(self.ctx.request.model)
+        model = self.ctx.request.model
+        target = self.target if model == self.asked.model else services.backend.target(model)
         call = exchange.backend_call(self.ctx.request, target)
         opening = BackendOpening(
             services.backend,
