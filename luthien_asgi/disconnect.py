@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Coroutine, MutableMapping
 from typing import Any, TypeVar
 
 from luthien_asgi.errors import RequestError
+from luthien_asgi.flag import Flag
 
 __all__ = ["ClientConnection", "ClientGoneError"]
 
@@ -28,7 +29,7 @@ class ClientConnection:
 
     def __init__(self, receive: Receive) -> None:
         self._receive = receive
-        self.gone = asyncio.Event()
+        self.gone = Flag()
         self._racers: set[_Racer] = set()
 
     async def read_body(self, *, limit: int) -> bytes:

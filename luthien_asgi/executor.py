@@ -11,7 +11,7 @@ from functools import partial
 from typing import Final, Protocol
 
 from luthien_asgi.answers import AnswerSteps
-from luthien_asgi.backend.protocol import BackendStream, RunStream
+from luthien_asgi.backend.protocol import BackendStream, run_stream
 from luthien_asgi.chunks import NO_PART, Chunk, ChunkFactory
 from luthien_asgi.context import ObservabilityContext, PolicyContext
 from luthien_asgi.errors import ApiError, BackendError, BackendTimeout, PolicyError
@@ -222,7 +222,7 @@ class _Run:
 
     async def _read(self, stream: BackendStream, answer: AnswerSteps, gate: ExtrasGate) -> None:
         pass_plain = answer.pass_plain
-        runs = stream if isinstance(stream, RunStream) else None
+        runs = run_stream(stream)
         read = runs.next_run if runs is not None else partial(anext, stream)
         while not answer.stopped:
             item = runs.take_ready() if runs is not None else None

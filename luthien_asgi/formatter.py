@@ -12,6 +12,7 @@ from luthien_asgi.assembler import BlockAssembler, OpenBlock
 from luthien_asgi.chunks import Chunk, Part, finish_reason_of, read_part
 from luthien_asgi.context import ObservabilityContext
 from luthien_asgi.errors import ApiError, StreamStateError
+from luthien_asgi.flag import Flag
 from luthien_asgi.queues import End, Failed, StreamQueue, Terminal
 from luthien_asgi.recorder import Transaction
 from luthien_asgi.runs import Run
@@ -148,7 +149,7 @@ class _Flow:
         self._source = source
         self._target = target
         self._loop = asyncio.get_running_loop()
-        self._wake = asyncio.Event()
+        self._wake = Flag()
         self._is_due = False
         """Whether the callback is about to be called."""
         self._waiting = b"".join(formatter.encoder.ping()) if formatter.late else b""

@@ -16,6 +16,7 @@ from typing import Protocol
 from luthien_asgi.blocks import Block, BlockKind
 from luthien_asgi.context import StreamContext
 from luthien_asgi.errors import ApiError, PolicyError, PolicyTimeout
+from luthien_asgi.flag import Flag
 from luthien_asgi.hooks import HookCaller
 from luthien_asgi.judgements import ALLOWED, Judgement, brought_together, heard_at_once, strongest_of, warnings_of
 from luthien_asgi.names import shown_name
@@ -73,7 +74,7 @@ class Judge:
     shadow: bool = False
     """Nothing is done about what is said: it is recorded, and the block goes on."""
 
-    async def judge(self, block: Block, contexts: Contexts, *, read: asyncio.Event | None = None) -> Judgement:
+    async def judge(self, block: Block, contexts: Contexts, *, read: Flag | None = None) -> Judgement:
         """Return what is done about a block. Never raises but for cancellation: an error is part of the judgement.
 
         `read` is set when the answer was read to its end, of a block that is judged meanwhile: whether another one may be asked
@@ -92,7 +93,7 @@ class Judge:
             self._record(block, said, said.action or done)
         return judgement
 
-    async def _until(self, read: asyncio.Event, block: Block, inquiry: _Inquiry) -> None:
+    async def _until(self, read: Flag, block: Block, inquiry: _Inquiry) -> None:
         try:
             await read.wait()
         except asyncio.CancelledError:

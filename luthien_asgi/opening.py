@@ -7,10 +7,11 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Final, Literal, Self
 
-from luthien_asgi.backend.protocol import Backend, BackendCall, BackendStream, RunStream
+from luthien_asgi.backend.protocol import Backend, BackendCall, BackendStream, run_stream
 from luthien_asgi.chunks import Chunk, openai_fields, provider_fields, usage_of
 from luthien_asgi.errors import ApiError, BackendError, BackendTimeout
 from luthien_asgi.executor import as_failure
+from luthien_asgi.flag import Flag
 from luthien_asgi.recorder import Transaction
 from luthien_asgi.request import ChatRequest, WireName
 from luthien_asgi.runs import Run
@@ -40,13 +41,13 @@ class BackendOpening:
         self._call_for = call_for
         self._verdict = verdict
         self._refusal: ApiError | None = None
-        self._cleared = asyncio.Event()
+        self._cleared = Flag()
         self._tasks: asyncio.TaskGroup | None = None
         self._backend = backend
         self._call = call
         self._settings = settings
         self._log = log
-        self._ready = asyncio.Event()
+        self._ready = Flag()
         self._task: asyncio.Task[None] | None = None
         self._judging: asyncio.Task[None] | None = None
         self._stream: BackendStream | None = None
@@ -172,7 +173,7 @@ class _Opened:
     def __init__(self, stream: BackendStream, first: deque[Chunk]) -> None:
         self._stream = stream
         self._first = first
-        self._runs = stream if isinstance(stream, RunStream) else None
+        self._runs = run_stream(stream)
         self.wire: WireName = stream.wire
         self.decoder: Literal["openai", "anthropic", "litellm", "body"] = stream.decoder
         self.headers: Mapping[str, str] = stream.headers

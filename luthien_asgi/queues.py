@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Generic, TypedDict, TypeVar
 
 from luthien_asgi.errors import ApiError, QueueFullError
+from luthien_asgi.flag import Flag
 
 __all__ = ["End", "Failed", "QueueBounds", "StreamQueue", "Terminal"]
 
@@ -57,7 +58,7 @@ class StreamQueue(Generic[_Item]):
         self._reader: asyncio.Future[None] | None = None
         """What a reader waits for."""
         self._listener: Callable[[], object] | None = None
-        self._writable = asyncio.Event()
+        self._writable = Flag()
 
     def __len__(self) -> int:
         return self._count

@@ -6,11 +6,10 @@ the answer and in the backend's order: a message instead of a denied call leaves
 
 from __future__ import annotations
 
-import asyncio
-
 from luthien_asgi.blocks import Block, BlockKind
 from luthien_asgi.chunks import Chunk, Part, read_part
 from luthien_asgi.errors import PolicyError, QueueFullError
+from luthien_asgi.flag import Flag
 from luthien_asgi.held import HeldChunks
 from luthien_asgi.judgements import Judgement
 from luthien_asgi.lanes import THINKING, Choice, Lane
@@ -47,7 +46,7 @@ class Settlement:
         self._held_bytes = 0
         self.stopped = False
         """Whether the policy ended the answer."""
-        self.read = asyncio.Event()
+        self.read = Flag()
         """Is set when the answer was read to its end."""
 
     def hold(self, lane: Lane, chunk: Chunk, part: Part) -> None:

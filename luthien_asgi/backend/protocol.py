@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol, Self, runtime_checkable
+from typing import Any, Literal, Protocol, Self, cast
 
 from luthien_asgi.chunks import Chunk, ChunkFactory
 from luthien_asgi.request import ChatRequest, WireName
 from luthien_asgi.runs import Run
 
-__all__ = ["Backend", "BackendCall", "BackendStream", "RunStream", "Target"]
+__all__ = ["Backend", "BackendCall", "BackendStream", "RunStream", "Target", "run_stream"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,7 +73,6 @@ class BackendStream(Protocol):
         ...
 
 
-@runtime_checkable
 class RunStream(Protocol):
     """What a `BackendStream` may have beside: the same chunks, with those that came together and are alike as one run."""
 
@@ -84,6 +83,11 @@ class RunStream(Protocol):
     def take_ready(self) -> Chunk | Run | None:
         """Return the next chunk or run if it need not be waited for: that saves the deadline around a wait."""
         ...
+
+
+def run_stream(stream: object) -> RunStream | None:
+    """Return a stream as one that gives runs, or None where it gives chunks alone."""
+    return cast("RunStream", stream) if hasattr(stream, "next_run") else None
 
 
 class Backend(Protocol):
