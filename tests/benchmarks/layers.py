@@ -54,7 +54,7 @@ def app(upstream: str, records: Path) -> Any:
         if recorded:
             options["recorder"] = JsonlRecorder(records / f"{name}.jsonl")
         paths = Paths(chat=path(name, "openai"), messages=path(name, "anthropic"), count_tokens=None)
-        made = LuthienMiddleware(made, backend=LiteLLMBackend(model_list=models), auth=None, paths=paths, **options)
+        made = LuthienMiddleware(made, backend=LiteLLMBackend(model_list=models, freeze=True), auth=None, paths=paths, **options)
     return made
 
 
