@@ -11,7 +11,7 @@ from pathlib import Path
 from random import Random
 from typing import Any, Final
 
-from fuzz_check import complaint
+from fuzz_check import complaint, difference
 from fuzz_drive import CLIENTS, Case, Driver, HangError
 from fuzz_mutations import mutated
 from fuzz_policies import JUDGES, POLICIES
@@ -46,7 +46,9 @@ def make_case(streams: Sequence[Stream], seed: int, number: int) -> Case:
     policy = random.choice(list(POLICIES))
     stream, packets, trail = mutated(streams, random, canary=policy in JUDGES)
     streamed = random.random() < 0.75
-    return Case(backend=stream.wire, client=random.choice(CLIENTS), stream=streamed, policy=policy, packets=packets, trail=trail)
+    room = random.choice((1, 2, 5, 10_000, 10_000))
+    client = random.choice(CLIENTS)
+    return Case(backend=stream.wire, client=client, stream=streamed, policy=policy, packets=packets, trail=trail, room=room)
 
 
 def judged(driver: Driver, case: Case) -> tuple[Failure | None, str]:
@@ -55,7 +57,7 @@ def judged(driver: Driver, case: Case) -> tuple[Failure | None, str]:
         outcome = driver.run(case)
     except HangError as error:
         return Failure(case, f"hang: {error}"), "hang"
-    wrong = complaint(case, outcome)
+    wrong = complaint(case, outcome) or difference(case, outcome, driver.run(replace(case, apart=True)))
     if wrong is not None:
         return Failure(case, wrong), wrong.partition(":")[0]
     failed = outcome.error is not None or (outcome.frames and b'"error":{' in outcome.frames[-1])

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import warnings
 from collections.abc import Callable, Mapping
 from typing import Any, Final
@@ -17,7 +18,7 @@ from anthropic.lib.streaming._beta_messages import accumulate_event
 from fuzz_drive import Case, Outcome
 from fuzz_legal import illegal_body, illegal_stream
 from fuzz_mutations import CANARY
-from fuzz_policies import JUDGES
+from fuzz_policies import JUDGES, REWRITERS
 from openai import omit
 from openai._models import construct_type
 from openai.lib.streaming.chat import ChatCompletionStreamState
@@ -28,7 +29,10 @@ from openai.types.responses import Response, ResponseStreamEvent
 from luthien_asgi.reasoning_items import decode
 from luthien_asgi.testing import Violation, accumulate_anthropic, accumulate_openai, sse_events, validate_body, validate_stream
 
-__all__ = ["complaint"]
+__all__ = ["complaint", "difference"]
+
+_MADE_UP: Final = re.compile(rb"(call|toolu|fc|ctc|msg|rs)_[0-9a-f]{24,}|completed_at.{,3}\d+")
+_PADDING: Final = re.compile(rb',"obfuscation":"\w*"')
 
 
 def complaint(case: Case, outcome: Outcome) -> str | None:
@@ -44,6 +48,32 @@ def complaint(case: Case, outcome: Outcome) -> str | None:
     if case.policy in JUDGES and CANARY in written and not _cut_by_blocks(outcome):
         return "leak: the canary passed a policy that lets none through"
     return None
+
+
+def difference(case: Case, together: Outcome, apart: Outcome) -> str | None:
+    """Return what tells runs from their chunks in two outcomes of one case, or None: nothing may, but where a padding leaves."""
+    for what, of in _SIDES.items():
+        one, other = of(together), of(apart)
+        if what == "frames" and case.policy in REWRITERS:
+            one, other = _PADDING.sub(b"", one), _PADDING.sub(b"", other)
+        if one != other:
+            return f"difference: {what}: {_from_there(one, other)} with runs, {_from_there(other, one)} without"
+    return None
+
+
+_SIDES: Final[Mapping[str, Callable[[Outcome], bytes]]] = {
+    "frames": lambda outcome: _MADE_UP.sub(b"id", b"".join(outcome.frames)),
+    "body": lambda outcome: _MADE_UP.sub(b"id", json.dumps(outcome.body).encode()),
+    "error": lambda outcome: repr(outcome.error).encode(),
+    "blocks": lambda outcome: "\n".join(outcome.judged).encode("utf-8", "backslashreplace"),
+    "record": lambda outcome: "\n".join(outcome.record).encode("utf-8", "backslashreplace"),
+}
+
+
+def _from_there(one: bytes, other: bytes) -> str:
+    """Return what stands in one where it begins to differ from another."""
+    same = next((place for place, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
+    return repr(one[max(0, same - 30) : same + 60])
 
 
 def _checked(case: Case, outcome: Outcome) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -62,6 +62,10 @@ class Case:
     policy: str
     packets: Sequence[bytes]
     trail: Sequence[str] = ()
+    room: int = 10_000
+    """Items in each of the two queues."""
+    apart: bool = False
+    """Whether the provider's events are read one by one, so that nothing travels as a run."""
 
 
 @dataclass(slots=True)
@@ -73,6 +77,8 @@ class Outcome:
     error: ApiError | None = None
     judged: list[str] = field(default_factory=list)
     """What the blocks of the backend were, as a policy sees them."""
+    record: list[str] = field(default_factory=list)
+    """What else the record holds: what left, the usage, the notes, the verdicts."""
     escapes: list[str] = field(default_factory=list)
     """What was logged as an error of ours, and exceptions that are not an `ApiError`."""
 
@@ -115,10 +121,10 @@ class _Response:
     headers: Mapping[str, str] = MappingProxyType({})
 
     def __init__(self, packets: Sequence[bytes]) -> None:
-        self._packets = packets
+        self.stream = self._sent(packets)
 
-    async def aiter_bytes(self) -> AsyncIterator[bytes]:
-        for packet in self._packets:
+    async def _sent(self, packets: Sequence[bytes]) -> AsyncIterator[bytes]:
+        for packet in packets:
             yield packet
 
     async def aclose(self) -> None:
@@ -133,7 +139,10 @@ class _Backend:
 
     async def open(self, call: BackendCall) -> ChunkStream:
         wire: Any = self._case.backend
-        source = RawSource(_Response(self._case.packets), _DECODERS[wire](1 << 20, 7))
+        decoder = _DECODERS[wire](1 << 20, 7)
+        if self._case.apart:
+            decoder._tries = 1 << 30  # it expects no event to be like another
+        source = RawSource(_Response(self._case.packets), decoder)
         info = StreamInfo(wire=wire, decoder=wire, headers={}, sent={}, ignored=(), notes=(), close_timeout=1.0)
         return ChunkStream(source, info)
 
@@ -185,6 +194,9 @@ async def _answered(case: Case, outcome: Outcome) -> None:
             await _through(case, opening, ctx, log, outcome)
         await opening.aclose()
     outcome.judged = [repr(block) for block in log.backend_blocks]
+    verdicts = [replace(verdict, seconds=0.0) for verdict in log.verdicts]
+    said = (log.final_blocks, log.usage, log.notes, log.ignored, log.finish_reasons, log.unchecked, verdicts)
+    outcome.record = [repr(each) for each in said]
     if outcome.error is not None:
         outcome.body = _WIRES[wire].error_body(outcome.error, request_id="t1")
 
@@ -206,7 +218,7 @@ async def _through(case: Case, opening: BackendOpening, ctx: PolicyContext, log:
         except ApiError as error:
             outcome.error = error
         return
-    out, sse = (StreamQueue[Any](max_items=10_000, max_bytes=1 << 26, timeout=60.0) for _ in range(2))
+    out, sse = (StreamQueue[Any](max_items=case.room, max_bytes=1 << 26, timeout=60.0) for _ in range(2))
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(executor.process(opening, out, client=ctx.request.wire, ctx=ctx, obs=obs, log=log))
         tasks.create_task(formatter.process(out, sse, obs=obs))

@@ -12,6 +12,7 @@ from itertools import pairwise
 from random import Random
 from typing import Any, Final
 
+from fuzz_alike import alike
 from fuzz_streams import Event, Stream, thinned
 
 __all__ = ["CANARY", "mutated", "plant"]
@@ -67,6 +68,8 @@ def mutated(streams: Sequence[Stream], random: Random, *, canary: bool) -> tuple
     for _ in range(random.choice((0, 1, 1, 1, 1, 2, 2, 4))):
         mutate = random.choice(_ON_EVENTS)
         events = mutate(events, random, trail, streams) or events
+    if random.random() < 0.6:
+        events = alike(events, random, trail)
     if canary:
         events = plant(events, random, trail)
     if random.random() < 0.2:

@@ -12,22 +12,29 @@ from luthien_asgi import (
     Allow,
     Block,
     BlockKind,
+    Chain,
     Deny,
+    Governed,
     Hold,
     Observe,
     Policy,
+    PolicyError,
     Replace,
+    Run,
     Stop,
     StreamContext,
+    Together,
     Transform,
     jsontext,
     read_part,
     with_text,
 )
 from luthien_asgi.chunks import Chunk
+from luthien_asgi.compose import Composable
+from luthien_asgi.policies import Redact, ReplaceText, UpperCase
 from luthien_asgi.policy import Handling, Verdict
 
-__all__ = ["JUDGES", "POLICIES"]
+__all__ = ["JUDGES", "POLICIES", "REWRITERS"]
 
 _ALL: Final[Mapping[BlockKind, Handling]] = dict.fromkeys(BlockKind, Hold())
 _WRITABLE: Final = (BlockKind.TEXT, BlockKind.REFUSAL, BlockKind.TOOL_CALL)
@@ -112,14 +119,89 @@ class DenySome(Policy):
         return [ctx.text("the end")]
 
 
+class Half(Policy):
+    """Looks at runs as it does at chunks: leaves vowels out, and keeps every other fragment back."""
+
+    handles: ClassVar = dict.fromkeys(_WRITABLE, Transform())
+
+    def on_chunk_added(self, chunk: Chunk, ctx: StreamContext) -> Iterable[Chunk] | None:
+        text = read_part(chunk).text
+        said = self._next(text, ctx) if text else None
+        return None if said is None else [with_text(chunk, said)] if said else ()
+
+    def on_run_added(self, run: Run, ctx: StreamContext) -> list[str]:
+        return [text if (said := self._next(text, ctx)) is None else said for text in run.texts]
+
+    def on_block_end(self, block: Block, ctx: StreamContext) -> Iterable[Chunk] | None:
+        kept = ctx.state(list[str])
+        rest, kept[:] = "".join(kept), []
+        return [ctx.text(rest)] if rest else None  # a fragment of whatever block it is
+
+    @staticmethod
+    def _next(text: str, ctx: StreamContext) -> str | None:
+        text = text.encode("utf-8", "replace").decode()  # whole characters stay as they are, halves do not
+        kept = ctx.state(list[str])
+        if not kept:
+            kept.append(text)
+            return ""
+        new, kept[:] = (kept[0] + text).translate({ord(vowel): None for vowel in "aeiou"}), []
+        return new
+
+
+class Failing(UpperCase):
+    """Fails at some texts."""
+
+    def on_chunk_added(self, chunk: Chunk, ctx: StreamContext) -> Iterable[Chunk] | None:
+        _fail_at(read_part(chunk).text)
+        return super().on_chunk_added(chunk, ctx)
+
+
+def _fail_at(text: str) -> None:
+    if zlib.crc32(text.encode("utf-8", "surrogatepass")) % 5 == 0:
+        raise PolicyError("It failed.")
+
+
+class Older(UpperCase):
+    """Knows nothing of runs."""
+
+    def on_chunk_added(self, chunk: Chunk, ctx: StreamContext) -> Iterable[Chunk] | None:
+        return super().on_chunk_added(chunk, ctx)
+
+
+class Ended(Policy):
+    """Sees blocks when they have ended, and lets them flow."""
+
+    handles: ClassVar = {BlockKind.TEXT: Observe(), BlockKind.THINKING: Observe(), BlockKind.TOOL_CALL: Observe()}
+
+    def on_block_complete(self, block: Block, ctx: StreamContext) -> Verdict | None:
+        return Stop("stopped") if zlib.crc32(repr(block.text).encode()) % 7 == 0 else None
+
+
 JUDGES: Final[Mapping[str, Policy]] = {"deny": DenyCanary(), "replace": ReplaceCanary(), "stop": StopAtCanary()}
 """Policies that let no canary through."""
 
-POLICIES: Final[Mapping[str, Policy | None]] = {
+REWRITERS: Final[Mapping[str, Composable]] = {
+    "transform": TransformAll(),
+    "half": Half(),
+    "upper case": UpperCase(),
+    "replace text": ReplaceText(replacements=[["the", "a"], ["A", "bb"]]),
+    "redact": Redact(where="both", key="k" * 16),
+    "chain": Chain([ReplaceText(replacements=[["e", ""]]), UpperCase(), Half()]),
+}
+"""Policies that change what flows, so that a padding may leave with another fragment."""
+
+POLICIES: Final[Mapping[str, Composable | None]] = {
     "none": None,
     "hold": AllowAll(),
     "observe": ObserveAll(),
-    "transform": TransformAll(),
     "some": DenySome(),
+    **REWRITERS,
+    "ended": Ended(),
+    "older": Older(),
+    "together": Together([Ended(), DenySome()]),
+    "shadow": Chain([Governed(DenySome(), mode="shadow"), UpperCase()]),
+    "held, then rewritten": Chain([AllowAll(), Half()]),
+    "rewritten, then held": Chain([Half(), DenySome()]),
+    "pass": Governed(Failing(), on_error="pass"),
     **JUDGES,
 }
