@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import Callable, Iterable, Sequence
 from itertools import accumulate, cycle
 from pathlib import Path
@@ -131,6 +132,33 @@ def test_a_text_that_also_stands_elsewhere_is_told_apart(twin: str) -> None:
     assert [delta["content"] for delta in found if "content" in delta] == [twin, twin, "other"]
 
 
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ('"usage":{"prompt_tokens":-1,"content":"one"}', '"usage":{"prompt_tokens":-1,"content":"HIDDEN"}'),
+        ('"provider_specific_fields":{"content":"one"}', '"provider_specific_fields":{"content":"HIDDEN"}'),
+        ('"x":0,"usage":{"content":"\u2307","prompt_tokens":-1}', '"x":0,"usage":{"content":"HIDDEN","prompt_tokens":-1}'),
+    ],
+)
+def test_a_twin_that_nobody_reads_is_no_text(first: str, second: str) -> None:
+    """Where a field is passed over, what stands in it is not the text, though it reads the same once."""
+    said = "\u2307" if "\u2307" in first else "one"
+    frame = 'data: {"id":"c","model":"m","choices":[{"index":0,"delta":{"content":"%s"}}],%s}\n\n'
+    begin = 'data: {"id":"c","model":"m","choices":[{"index":0,"delta":{"role":"assistant"}}]}\n\n'
+    data = (begin + frame % (said, first) + frame % (said, second)).encode()
+    found = one_by_one("openai", data)
+    assert "HIDDEN" not in str(found)
+    assert _read(decoder_of("openai"), [data]) == found
+
+
+def test_reasoning_in_two_fields_is_the_one_that_counts() -> None:
+    """An empty `reasoning_content` leaves the word to `reasoning`."""
+    event = b'data: {"id":"c","model":"m","choices":[{"index":0,"delta":{"reasoning_content":"","reasoning":"%s"}}]}\n\n'
+    data = b"".join(event % text for text in (b"a", b"b", b"c"))
+    decoder = decoder_of("openai")
+    assert _read(decoder, [data]) == one_by_one("openai", data)
+
+
 def test_a_run_says_what_its_chunks_say() -> None:
     """Its part is theirs but for the text, for each kind, on both wires."""
     answer = Answer(Text("a", "b", "c", "d"), ToolCall("call_1", "f", '{"x":1}', cuts=(2, 3, 4, 5)))
@@ -171,6 +199,15 @@ def test_events_that_are_padded_with_a_string_read_as_they_do_event_by_event(tex
     """The padding comes out again; one that is not letters and digits is read as what it is."""
     data = _padded_events(texts, paddings)
     assert _read(decoder_of("openai"), [data]) == one_by_one("openai", data)
+    before = re.sub(rb'\{(.*), ("obfuscation": .*)\}\n', rb"{\2, \1}\n", data)
+    assert _read(decoder_of("openai"), [before]) == one_by_one("openai", before)
+
+
+def test_a_padding_that_is_too_long_for_one_is_looked_at() -> None:
+    """It may be a text: the gate of what a provider says beside the answer has to see it."""
+    decoder = decoder_of("openai")
+    items = decoder.feed_runs(_padded_events(["a", "b", "c", "d"], ["x", "x" * 64, "x" * 65, "x"]))
+    assert [item.texts for item in items if isinstance(item, Run)] == [["c", "d"]]
 
 
 def test_padded_events_are_a_run_and_their_padding_leaves_with_each_frame() -> None:

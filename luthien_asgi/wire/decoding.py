@@ -94,16 +94,28 @@ class EventDecoder(ABC):
         finally:
             found += chunks
 
-    def _expect(self, names: tuple[str, ...], text: str, part: Part, data: Callable[[str, str], ChunkData]) -> None:
+    def _expect(
+        self, names: tuple[str, ...], text: str, part: Part, data: Callable[[str, str], ChunkData], *, padded: bool = False
+    ) -> None:
         """Expect events like the one that is being read: a fragment of `text`, in one of the fields `names`, and nothing else.
 
-        `part` is what it says but for the text; `data` returns the chunk of another text (and another padding).
+        `part` is what it says but for the text; `data` returns the chunk of another text, and another padding if it is `padded`.
         """
         if self._tries >= _TRIES or not self._block:
             return
         self._tries += 1
-        templates = (Template.of(self._block, name, text, part, data) for name in names)
+        block, self._block = self._block, b""  # of what is tried out nothing is expected
+        templates = (Template.of(block, name, text, part, data, padded=padded, read=self._tried) for name in names)
         self._template = next((template for template in templates if template is not None), None)
+
+    def _tried(self, block: bytes) -> list[ChunkData]:
+        """Return the chunks of an event in the place of the one that was read: a fragment leaves nothing behind here."""
+        events: list[SSEEvent] = []
+        chunks: list[ChunkData] = []
+        read_block(block, events)
+        for event in events:
+            self._take(event, chunks)
+        return chunks
 
     def finish(self) -> list[ChunkData]:
         """Return the last chunks, now that the provider closed its stream.

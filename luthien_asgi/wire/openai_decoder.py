@@ -81,7 +81,7 @@ class OpenAIDecoder(EventDecoder):
             made = {**chunk, "choices": [{**choice, "delta": delta(other)}]}
             return {**made, "provider_specific_fields": _padding(padding)} if padded else made
 
-        self._expect(names, text, part._replace(choice=choice["index"]), data)
+        self._expect(names, text, part._replace(choice=choice["index"]), data, padded=padded)
 
     def _identify(self, data: ChunkData) -> None:
         if not self._id:

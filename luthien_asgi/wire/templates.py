@@ -2,7 +2,8 @@
 
 Strategy: of an event that was parsed it is known where in its bytes the text stands. Another event with the same bytes before and
 after it, and one JSON string between them, parses to the same but for that string: a parser is at the same place of the same
-grammar where the text begins and where it ends. So of such events only the texts are decoded, all of a packet at once.
+grammar where the text begins and where it ends. So of such events only the texts are decoded, all of a packet at once. That it
+is this string which becomes the chunk's text, and nothing else, is tried out: the event is read once with another in its place.
 
 Providers pad their events, so that their length tells nothing about the text. Of spaces before an event's last brace (Anthropic)
 any number is the same to a parser; a string of letters and digits after the text (OpenAI's `obfuscation`) may be any such string.
@@ -16,8 +17,8 @@ from typing import Any, Final
 
 import msgspec
 
-from luthien_asgi import jsontext
 from luthien_asgi.chunks import Part
+from luthien_asgi.errors import BackendError
 from luthien_asgi.runs import Run
 
 __all__ = ["Template"]
@@ -25,10 +26,12 @@ __all__ = ["Template"]
 _texts: Final = msgspec.json.Decoder(list[str]).decode
 _text: Final = msgspec.json.Decoder(str).decode
 _BETWEEN: Final = b'","'
-_PROBE: Final = "\u2307"
-"""What stands for the text when it is tried out where that is."""
+_PROBES: Final = ("\u2307", "\u2308")
+"""What stands for the text when it is tried out where that is: the first, unless that is the text."""
+_PADDING: Final = ("aB3", 64)
+"""What stands for the padding then, and how long one is at most: a longer one may be more than padding."""
 _STRING: Final = rb'(?:[^"\\]|\\.)*'
-_PADDING: Final = re.compile(rb'"obfuscation"[ \t]*:[ \t]*"([A-Za-z0-9]*)"')
+_PADDED: Final = re.compile(rb'"obfuscation"[ \t]*:[ \t]*"([A-Za-z0-9]*)"')
 _VALUES: Final = {
     name: re.compile(rb'"' + name.encode() + rb'"[ \t]*:[ \t]*"(' + _STRING + rb')"')
     for name in ("content", "reasoning_content", "reasoning", "arguments", "text", "thinking", "partial_json", "refusal")
@@ -41,55 +44,58 @@ class Template:
     `part` and `data` are those of `Run`. Make one with `of`.
     """
 
-    __slots__ = ("_after", "_before", "_data", "_least", "_padded", "_part")
+    __slots__ = ("_after", "_before", "_between", "_data", "_least", "_part")
 
     def __init__(
-        self,
-        before: bytes,
-        after: bytes,
-        part: Part,
-        data: Callable[[str, str], dict[str, Any]],
-        padded: re.Pattern[bytes] | None,
+        self, before: bytes, between: bytes | None, after: bytes, part: Part, data: Callable[[str, str], dict[str, Any]]
     ) -> None:
-        self._before, self._after = before, after
-        self._least = len(before) + len(after)
+        self._before, self._between, self._after = before, between, after
+        """Between the text and the padding; None where there is no padding."""
+        self._least = len(before) + len(between or b"") + len(after)
         self._part, self._data = part, data
-        self._padded = padded
-        """What an event that is padded with a string matches: it gives the text and the padding."""
 
     @classmethod
-    def of(cls, block: bytes, name: str, text: str, part: Part, data: Callable[[str, str], dict[str, Any]]) -> Template | None:
+    def of(
+        cls,
+        block: bytes,
+        name: str,
+        text: str,
+        part: Part,
+        data: Callable[[str, str], dict[str, Any]],
+        *,
+        padded: bool,
+        read: Callable[[bytes], Sequence[dict[str, Any]]],
+    ) -> Template | None:
         """Return the template of an event that was read, or None where its text cannot be told from its bytes.
 
-        `block` is the event's lines; `name` the field of its JSON object, at any depth, that holds `text`.
+        `block` is the event's lines; `name` the field of its JSON object, at any depth, that holds `text`. `padded` tells
+        whether a padding is part of its chunk, `read` returns the chunks of an event in its place, or raises `BackendError`.
         """
         block = _without_spaces(block)
-        places = list(_VALUES[name].finditer(block))
+        places = [place for place in _VALUES[name].finditer(block) if _one(place[1]) == text]
         if not places:
             return None
         start, end = places[-1].span(1)  # the last one: beside a text stands its type, before it
-        json = block.find(b"data:") + len(b"data:")
-        if not _is_hole(block[json:start], block[end:], name, text, block[json:]):
+        before, between, after = block[:start], None, block[end:]
+        if padded:
+            padding = _PADDED.search(after)
+            if padding is None:
+                return None
+            between, after = after[: padding.start(1)], after[padding.end(1) :]
+        probe, pad = _PROBES[text == _PROBES[0]], _PADDING[0] if padded else ""
+        try:
+            found = read(before + probe.encode() + (between or b"") + pad.encode() + after)
+        except BackendError:
             return None
-        before, after = block[:start], block[end:]
-        if b'"obfuscation"' not in after:
-            return cls(before, after, part, data, None)
-        padding = _PADDING.search(after)
-        if padding is None:
-            return None
-        between, rest = after[: padding.start(1)], after[padding.end(1) :]
-        if not _is_hole(block[json:end] + between, rest, "obfuscation", padding[1].decode(), block[json:]):
-            return None
-        pattern = re.escape(before) + b"(%s)" % _STRING + re.escape(between) + b"([A-Za-z0-9]*)" + re.escape(rest)
-        return cls(before, after, part, data, re.compile(pattern))
+        return cls(before, between, after, part, data) if found == [data(probe, pad)] else None
 
     def run(self, blocks: Sequence[bytes], start: int) -> tuple[Run | None, int]:
         """Return the run of the events from `start` on that are like this one, and the place of the next event."""
         paddings: list[str] | None = None
-        if self._padded is None:
+        if self._between is None:
             bodies = self._bodies(blocks, start)
         else:
-            bodies, paddings = self._padded_bodies(blocks, start, self._padded)
+            bodies, paddings = self._padded_bodies(blocks, start, self._between)
         if not bodies:
             return None, start
         texts = _decoded(bodies)
@@ -112,17 +118,26 @@ class Template:
             bodies.append(block[first:last])
         return bodies
 
-    @staticmethod
-    def _padded_bodies(blocks: Sequence[bytes], start: int, pattern: re.Pattern[bytes]) -> tuple[list[bytes], list[str]]:
+    def _padded_bodies(self, blocks: Sequence[bytes], start: int, between: bytes) -> tuple[list[bytes], list[str]]:
+        before, after, least = self._before, self._after, self._least
+        first, last = len(before), -len(after)
         bodies: list[bytes] = []
         paddings: list[str] = []
         for place in range(start, len(blocks)):
-            found = pattern.fullmatch(_without_spaces(blocks[place]))
-            if found is None or not found[1]:
+            block = _without_spaces(blocks[place])
+            if not (len(block) > least and block.startswith(before) and block.endswith(after)):
                 break
-            bodies.append(found[1])
-            paddings.append(found[2].decode())
+            # A padding holds no quote, and what is between begins with one: so the last one there is the one before the padding.
+            body, found, padding = block[first:last].rpartition(between)
+            if not (found and body and _is_padding(padding)):
+                break
+            bodies.append(body)
+            paddings.append(padding.decode())
         return bodies, paddings
+
+
+def _is_padding(padding: bytes) -> bool:
+    return not padding or (padding.isalnum() and len(padding) <= _PADDING[1])
 
 
 def _without_spaces(block: bytes) -> bytes:
@@ -156,29 +171,3 @@ def _decoded(bodies: list[bytes]) -> list[str]:
             break
         texts.append(text)
     return texts
-
-
-def _is_hole(before: bytes, after: bytes, name: str, text: str, whole: bytes) -> bool:
-    """Tell whether what stands between these bytes is the text and nothing but the text."""
-    try:
-        with_probe = jsontext.loads(before + _PROBE.encode() + after)
-        found = _replaced(with_probe, name, text)
-        return found == 1 and bool(with_probe == jsontext.loads(whole))
-    except ValueError:
-        return False
-
-
-def _replaced(value: Any, name: str, text: str) -> int:  # noqa: ANN401 - any JSON
-    """Put the text into the places of the probe; return how many there were, or more than one where it stands elsewhere."""
-    found = 0
-    if type(value) is dict:
-        for key, inner in value.items():
-            if inner == _PROBE:
-                value[key] = text
-                found += 1 if key == name else 2
-            else:
-                found += _replaced(inner, name, text)
-    elif type(value) is list:
-        for inner in value:
-            found += 2 if inner == _PROBE else _replaced(inner, name, text)
-    return found
