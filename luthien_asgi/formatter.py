@@ -183,7 +183,8 @@ class _Flow:
                 async with asyncio.timeout_at(self._last + interval):
                     await self._wake.wait()
             except TimeoutError:
-                if self._loop.time() >= self._last + interval:
+                # The time may be up in the very turn in which the callback was called: what it left is not overwritten.
+                if not self._wake.is_set() and self._loop.time() >= self._last + interval:
                     self._keep(b"".join(self._formatter.encoder.ping()))
 
     def _schedule(self) -> None:

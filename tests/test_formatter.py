@@ -163,3 +163,30 @@ async def test_a_defect_of_the_encoder_is_an_error_event_and_no_crash() -> None:
     [terminal] = await out(formatter, filled("a"))
     assert isinstance(terminal, Failed)
     assert "secret" not in terminal.error.message
+
+
+async def test_a_ping_that_comes_due_while_frames_wait_for_room_does_not_take_their_place() -> None:
+    """A turn of the event loop may take longer than the pause between pings: the frames and the ping are then due together."""
+    interval = 0.005
+    loop = asyncio.get_running_loop()
+
+    def busy() -> None:
+        until = loop.time() + 2 * interval
+        while loop.time() < until:
+            pass
+
+    formatter, source, frames = make(ping_interval=interval), queue(), StreamQueue[Any](max_items=1, max_bytes=99, timeout=60)
+    frames.offer(b"before", 6)  # it takes the only place
+    got = []
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(formatter.process(source, frames, obs=OBS))
+        await asyncio.sleep(0)
+        source.offer(t("a"), 1)  # it will be encoded in the next turn, in which a ping comes due,
+        loop.call_soon(busy)  # and in which so long goes by that another one is due when the task goes on
+        busy()
+        for _ in range(3):  # nobody makes room meanwhile
+            await asyncio.sleep(0)
+        source.end(End())
+        while not isinstance(item := await frames.get(), End):
+            got.append(item)
+    assert b"".join(item for item in got if item != b"ping") == b"before[a]end"
