@@ -153,8 +153,9 @@ def _overridden(policy: Policy | None, name: str) -> Hook | None:
 
 
 def _place_of(policy: Policy, name: str) -> int:
-    """Return how far up its classes a policy's method is defined."""
-    return next(place for place, base in enumerate(type(policy).__mro__) if name in vars(base))
+    """Return how far up its classes a policy's method is defined; before all of them is what an object has of its own."""
+    places = (getattr(policy, "__dict__", {}), *map(vars, type(policy).__mro__))
+    return next(place for place, names in enumerate(places) if name in names)
 
 
 def _check_names(policy: Policy | None, name: str) -> None:
@@ -193,6 +194,9 @@ def _check(name: str, handles: Mapping[Any, Any], hooks: Mapping[str, Hook | Non
             raise ConfigError(msg)
     if (run := hooks["on_run_added"]) is not None and (is_blocking(run) or inspect.iscoroutinefunction(run)):
         msg = f"{name}.on_run_added has to return at once: it is neither a coroutine nor @blocking"
+        raise ConfigError(msg)
+    if run is not None and hooks["on_chunk_added"] is None:
+        msg = f"{name} overrides on_run_added without on_chunk_added, which is called for every chunk that comes alone"
         raise ConfigError(msg)
     unused = [hook for hook in _BLOCK_HOOKS if hooks[hook] is not None]
     if unused and not handles:

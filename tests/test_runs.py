@@ -15,19 +15,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from luthien_asgi.backend.chunks import build
-from luthien_asgi.blocks import BlockKind
+from luthien_asgi.blocks import Block, BlockKind
+from luthien_asgi.chunk_edits import with_text
 from luthien_asgi.chunks import Chunk, read_part
 from luthien_asgi.compose import Chain
 from luthien_asgi.context import StreamContext
 from luthien_asgi.errors import BackendError, ConfigError
 from luthien_asgi.plans import PolicyPlan
 from luthien_asgi.policies import DenyTools, ReplaceText, UpperCase
-from luthien_asgi.policy import Policy, Transform, blocking
+from luthien_asgi.policy import Hold, Observe, Policy, Transform, blocking
 from luthien_asgi.queues import StreamQueue
 from luthien_asgi.request import ChatRequest, WireName
 from luthien_asgi.runs import Run
 from luthien_asgi.settings import StreamSettings
-from luthien_asgi.testing import Answer, Text, ToolCall
+from luthien_asgi.testing import Answer, Text, Thinking, ToolCall
+from luthien_asgi.testing.chunk_builders import build_chunk
 from luthien_asgi.testing.proof.cuts import Cut
 from luthien_asgi.testing.proof.stage import Case, Stage, decoded, events_of
 from luthien_asgi.wire.anthropic_decoder import AnthropicDecoder
