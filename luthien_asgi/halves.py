@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable
 from typing import Final
 
-__all__ = ["ends_in_half", "joined"]
+__all__ = ["ends_in_half", "holds_half", "joined"]
 
 _HALF: Final = re.compile("[\ud800-\udbff]")
 
@@ -20,9 +20,14 @@ def ends_in_half(text: str) -> bool:
     return "\ud800" <= text[-1:] <= "\udbff"
 
 
+def holds_half(text: str) -> bool:
+    """Tell whether the first half of a character stands anywhere in a text, with its other half or without."""
+    return not text.isascii() and _HALF.search(text) is not None
+
+
 def joined(fragments: Iterable[str]) -> str:
     """Return the fragments as one text, with halves that meet made whole; a half without its other stays."""
     text = "".join(fragments)
-    if not text.isascii() and _HALF.search(text) is not None:
+    if holds_half(text):
         return text.encode("utf-16", "surrogatepass").decode("utf-16", "surrogatepass")
     return text

@@ -68,7 +68,7 @@ def _itself(chunk: Any) -> Chunk:  # noqa: ANN401
 class HeldChunks:
     """Chunks in their order."""
 
-    __slots__ = ("_fragments", "_large", "_lengths", "_owned", "_runs", "_text_size", "size")
+    __slots__ = ("_fragments", "_large", "_lengths", "_owned", "_runs", "_text_size", "is_sure", "size")
 
     def __init__(self, chunks: Iterable[Chunk] = ()) -> None:
         self.size = 0
@@ -80,6 +80,8 @@ class HeldChunks:
         self._fragments = Fragments()
         self._owned = True
         self._text_size = 0
+        self.is_sure = False
+        """Whether it was seen where the last chunk has its text: its like with another text came, and differed there alone."""
         for chunk in chunks:
             self.append(chunk, read_part(chunk))
 
@@ -96,15 +98,17 @@ class HeldChunks:
         first, text, count = self._runs[-1] if self._runs else (None, "", 0)
         if first is not None and part.text and is_like(chunk, part.text, first, text):
             self._runs[-1] = (first, text, count + 1)
+            self.is_sure = self.is_sure or part.text != text
             size = content_size(part, chunk) - text_size("") + _CUT
         else:
+            self.is_sure = False
             self._runs.append((chunk, part.text, 1))
             size = content_size(part, chunk)
         self.size += size
         return size
 
     def append_like(self, text: str) -> int:
-        """Add a chunk that is like the one before, with another text. Return the bytes that it is counted with."""
+        """Add a chunk that is like the one before, with another text, if `is_sure`. Return the bytes that it is counted with."""
         self._add_text(text)
         first, first_text, count = self._runs[-1]
         self._runs[-1] = (first, first_text, count + 1)
@@ -119,7 +123,7 @@ class HeldChunks:
             said = tuple(islice(texts, count))
             if count == 1:
                 yield first
-            elif is_fragment(first):
+            elif is_fragment(first) and any(other != text for other in said):
                 yield Run(read_part(first)._replace(text=""), said, partial(_like, first, text), make=_itself)
             else:
                 yield from (made_like(first, text, other) for other in said)

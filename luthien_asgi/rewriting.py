@@ -15,7 +15,7 @@ from luthien_asgi.blocks import Block
 from luthien_asgi.chunk_edits import annotations_apart, with_text, without_logprobs, without_side_data
 from luthien_asgi.chunks import Chunk, Part, delta_field, finish_reason_of, has_logprobs, read_part
 from luthien_asgi.errors import PolicyError
-from luthien_asgi.halves import ends_in_half, joined
+from luthien_asgi.halves import ends_in_half, holds_half, joined
 from luthien_asgi.lanes import Lane
 from luthien_asgi.pipeline import Step
 from luthien_asgi.plans import Hook, PolicyPlan
@@ -143,13 +143,17 @@ class Rewriter:
 
     def can_take_run(self, lane: Lane) -> bool:
         """Tell whether `take_run` can take fragments of a lane."""
-        return self._step.members[0].on_run_added is not None and not lane.half and not lane.unchecked
+        return self._step.members[0].on_run_added is not None and not lane.unchecked
 
     def take_run(self, lane: Lane, run: Run) -> Run:
         """Return what goes on instead of a run, perhaps an empty one. Raises `PolicyError`."""
         plan = self._step.members[0]
         hook = plan.on_run_added
         assert hook is not None  # noqa: S101 - `can_take_run` was true
+        if lane.half or holds_half("".join(run.texts)):
+            run = run.with_texts(self._whole_texts(lane, run.texts))
+            if not run.texts:
+                return run
         try:
             result = self._hooks.begin(plan, hook, run, lane.contexts[id(plan)])
             if result is None and not lane.behind:
@@ -160,6 +164,18 @@ class Rewriter:
             raise
         self._note_sent(lane, "".join(run.texts), "".join(texts))
         return run.with_texts(texts)
+
+    @staticmethod
+    def _whole_texts(lane: Lane, texts: Iterable[str]) -> list[str]:
+        """Return texts with whole characters; the first half of one waits for the next text."""
+        whole = []
+        for text in texts:
+            new, lane.half = joined((lane.half, text)), ""
+            if ends_in_half(new):
+                new, lane.half = new[:-1], new[-1]
+            if new:
+                whole.append(new)
+        return whole
 
     async def rest(self, lane: Lane, block: Block) -> list[Chunk]:
         """Return what the policy had kept back of a block that ends."""

@@ -61,13 +61,12 @@ class Settlement:
 
     def hold_run(self, lane: Lane, run: Run) -> None:
         """Keep the chunks of a run, and give their texts to their block. Raises `QueueFullError` beyond `queue_bytes`."""
-        first = run.first()
         for place, text in enumerate(run.texts):
             lane.block.fragments.append(text)
-            if place == 0:
-                self.hold(lane, first, run.part._replace(text=text))
-            else:
+            if place and lane.chunks.is_sure:
                 self._held_bytes += lane.chunks.append_like(text)
+            else:
+                self.hold(lane, run.with_texts([text]).first(), run.part._replace(text=text))
         self._require_room()
 
     async def settle(self, lane: Lane, judgement: Judgement) -> None:

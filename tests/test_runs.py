@@ -380,6 +380,27 @@ async def test_texts_that_are_kept_back_or_empty_give_no_chunk() -> None:
     assert run.text == "aBD"
 
 
+def test_a_hook_for_runs_stands_beside_one_for_chunks() -> None:
+    """Else the first chunk of each block would pass nobody."""
+
+    class Alone(Policy):
+        handles: ClassVar[Any] = {BlockKind.TEXT: Transform()}
+
+        def on_run_added(self, run: Run, ctx: StreamContext) -> Any:
+            del run, ctx
+
+    with pytest.raises(ConfigError, match="Alone overrides on_run_added without on_chunk_added"):
+        PolicyPlan.of(Alone())
+
+
+def test_an_object_s_own_hook_for_chunks_is_not_passed_by() -> None:
+    """It is nearer than what its class does with runs."""
+    policy = UpperCase()
+    assert PolicyPlan.of(policy).on_run_added is not None
+    policy.on_chunk_added = lambda chunk, ctx: ()  # type: ignore[method-assign]
+    assert PolicyPlan.of(policy).on_run_added is None
+
+
 def test_a_hook_for_runs_returns_at_once() -> None:
     """It has no time of its own, so it is no coroutine and does not block."""
 
@@ -424,6 +445,84 @@ async def test_a_call_that_waits_is_kept_and_leaves_as_it_came() -> None:
         ]
         assert both[0].frames[1:] == both[1].frames[1:]
         assert b"".join(both[0].frames).count(b"input_json_delta") == len(arguments)
+
+
+class _Whole(Policy):
+    """Sees whole characters, in runs too; holds nothing and changes nothing but the case."""
+
+    handles: ClassVar[Any] = {BlockKind.TOOL_CALL: Transform()}
+
+    def on_chunk_added(self, chunk: Chunk, ctx: StreamContext) -> Any:
+        del ctx
+        text = read_part(chunk).text
+        text.encode()
+        return (with_text(chunk, text.upper()),) if text else None
+
+    def on_run_added(self, run: Run, ctx: StreamContext) -> Sequence[str] | None:
+        del ctx
+        return [text.encode().decode().upper() for text in run.texts]
+
+
+class _Allowing(Policy):
+    """Holds everything and lets it through."""
+
+    handles: ClassVar[Any] = dict.fromkeys((BlockKind.TEXT, BlockKind.THINKING, BlockKind.TOOL_CALL), Hold())
+
+    def on_block_complete(self, block: Block, ctx: StreamContext) -> None:
+        del block, ctx
+
+
+class _Seeing(Policy):
+    """Keeps what each chunk says."""
+
+    handles: ClassVar[Any] = {BlockKind.TEXT: Observe(), BlockKind.THINKING: Observe()}
+
+    def __init__(self) -> None:
+        self.parts: list[Any] = []
+
+    def on_chunk_added(self, chunk: Chunk, ctx: StreamContext) -> None:
+        del ctx
+        self.parts.append(read_part(chunk))
+
+
+@pytest.mark.parametrize(
+    "texts",
+    [["text", "text", "x"], ["text", "delta", "x", "y"], ["a", "text", "delta"], ["thinking", "thinking", "redacted_thinking"]],
+)
+@pytest.mark.parametrize("kind", [Text, Thinking])
+async def test_a_held_text_that_also_stands_elsewhere_is_told_apart(kind: Any, texts: list[str]) -> None:
+    """A model may write the very words that its provider's events, and our chunks, are made of."""
+    data = b"".join(events_of(Answer(kind(*texts), Text("end")), "anthropic"))
+    seen = []
+    for together in (False, True):
+        decoder = decoder_of("anthropic")
+        decoder._tries = 0 if together else 1 << 30
+        items = decoder.feed_runs(data)
+        assert any(isinstance(item, Run) for item in items) is together
+        steps = [item.made_by(build) if isinstance(item, Run) else build(item) for item in items]
+        policy = _Seeing()
+        run = await Stage(make=lambda policy=policy: Chain([_Allowing(), policy])).play(Case(Answer(Text("x"))), steps)  # type: ignore[misc]
+        seen.append((policy.parts, run.frames))
+    assert seen[0] == seen[1]
+    assert [part.text for part in seen[1][0] if part.text] == [*texts, "end"]
+
+
+async def test_halves_of_a_character_that_were_held_are_whole_for_the_next_policy() -> None:
+    """As they are when chunks come one by one."""
+    arguments = ['{"a": "', "\ud83d", "\ude00", "b", '"}']
+    opening = {"index": 0, "id": "call_1", "type": "function", "function": {"name": "f", "arguments": ""}}
+    said = [
+        {"content": "I look."},
+        {"tool_calls": [opening]},
+        *({"tool_calls": [{"index": 0, "function": {"arguments": text}}]} for text in arguments),
+    ]
+    head = {"id": "c", "created": 1, "model": "m"}
+    data = [{**head, "choices": [{"index": 0, "delta": delta, "finish_reason": None, "logprobs": None}]} for delta in said]
+    end = {**head, "choices": [{"index": 0, "delta": {}, "finish_reason": "tool_calls", "logprobs": None}]}
+    steps = [build_chunk(each) for each in (*data, end)]
+    case = Case(Answer(Text("x")))
+    run = await Stage(make=lambda: Chain([_Allowing(), _Whole()])).play(case, steps)
+    assert [call.text for call in run.tool_calls] == ['{"A": "\U0001f600B"}']
 
 
 # --- the queue ----------------------------------------------------------------------------------------------------------------
