@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import tracemalloc
 from collections.abc import Callable, Iterable, Sequence
 from itertools import accumulate, cycle
 from pathlib import Path
@@ -184,6 +185,21 @@ def test_a_field_that_changes_with_every_event_costs_a_few_tries_and_no_more() -
     found = decoder.feed_runs(first + data)
     assert not any(isinstance(item, Run) for item in found)
     assert len(found) == 21
+
+
+def test_a_large_event_costs_no_more_than_to_read_it() -> None:
+    """What is looked for in the bytes of an event is not looked for in megabytes."""
+    begin, large, _ = openai_events(["x" * 500_000]).split(b"\n\n", 2)
+    decoder = decoder_of("openai")
+    decoder.feed_runs(begin + b"\n\n")
+    tracemalloc.start()
+    try:
+        (item,) = decoder.feed_runs(large + b"\n\n")
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert not isinstance(item, Run)
+    assert peak < 5_000_000
 
 
 def _padded_events(texts: Sequence[str], paddings: Sequence[str]) -> bytes:

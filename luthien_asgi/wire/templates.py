@@ -30,6 +30,8 @@ _PROBES: Final = ("\u2307", "\u2308")
 """What stands for the text when it is tried out where that is: the first, unless that is the text."""
 _PADDING: Final = ("aB3", 64)
 """What stands for the padding then, and how long one is at most: a longer one may be more than padding."""
+_LARGEST: Final = 16_384
+"""Bytes of the largest event that gets a template: to find the text in one takes a hundred times its size of memory."""
 _STRING: Final = rb'(?:[^"\\]|\\.)*'
 _PADDED: Final = re.compile(rb'"obfuscation"[ \t]*:[ \t]*"([A-Za-z0-9]*)"')
 _VALUES: Final = {
@@ -71,6 +73,8 @@ class Template:
         `block` is the event's lines; `name` the field of its JSON object, at any depth, that holds `text`. `padded` tells
         whether a padding is part of its chunk, `read` returns the chunks of an event in its place, or raises `BackendError`.
         """
+        if len(block) > _LARGEST:
+            return None
         block = _without_spaces(block)
         places = [place for place in _VALUES[name].finditer(block) if _one(place[1]) == text]
         if not places:
