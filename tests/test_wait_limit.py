@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from contextlib import asynccontextmanager
+from itertools import repeat
+from typing import Any, Final
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from luthien_asgi.wait_limit import WaitLimit, WaitTimeout
 
@@ -104,3 +110,87 @@ async def test_being_cancelled_by_somebody_else_is_no_time_out() -> None:
         task.cancel()
     assert task.cancelled()
     limit.close()
+
+
+# --- beside asyncio's own -----------------------------------------------------------------------------------------------------
+
+
+class _Clock(asyncio.SelectorEventLoop):
+    """Goes from one timer to the next, so that several are due in the same turn."""
+
+    now = 0.0
+
+    def time(self) -> float:
+        return self.now
+
+    def _run_once(self) -> None:
+        due = [timer.when() for timer in self._scheduled if not timer.cancelled()]  # type: ignore[attr-defined]
+        if not self._ready and due:  # type: ignore[attr-defined]
+            self.now = max(self.now, min(due))
+        super()._run_once()  # type: ignore[misc]
+
+
+_LIMITS: Final = st.sampled_from([1, 2, 3, LATE])
+_WORK: Final = st.sampled_from([0, 1, 2, 3, "fails", "goes on"])
+
+
+async def _work(what: int | str) -> str:
+    if what == "fails":
+        await asyncio.sleep(0)
+        raise ValueError
+    if what != "goes on":
+        return await asyncio.sleep(float(what), "done")
+    try:
+        await asyncio.sleep(2)
+    except asyncio.CancelledError:
+        return "went on"
+    return "done"
+
+
+async def _waits(limits: Iterable[Callable[[float], Any]], waits: Iterable[tuple[float, int | str]], total: float) -> list[Any]:
+    said: list[Any] = []
+    task = asyncio.current_task()
+    assert task is not None
+    try:
+        async with asyncio.timeout(total):
+            for (seconds, what), limit in zip(waits, limits, strict=False):
+                try:
+                    async with limit(seconds):
+                        said.append(await _work(what))
+                except (ValueError, TimeoutError) as error:
+                    said.append(isinstance(error, TimeoutError))
+                said.append(task.cancelling())
+    except TimeoutError:
+        said.append("in all")
+    except asyncio.CancelledError:
+        said.append("cancelled")
+    return [*said, task.cancelling(), asyncio.get_running_loop().time()]
+
+
+def _outcome(waits: Sequence[tuple[float, int | str]], total: float, leaves: float, *, ours: bool) -> list[Any]:
+    async def main() -> list[Any]:
+        limit = WaitLimit()
+
+        @asynccontextmanager
+        async def of(seconds: float) -> AsyncIterator[None]:
+            with limit.of(seconds):
+                yield
+
+        async with asyncio.TaskGroup() as tasks:
+            task = tasks.create_task(_waits(repeat(of if ours else asyncio.timeout), waits, total))
+            asyncio.get_running_loop().call_later(leaves, task.cancel)
+        limit.close()
+        return task.result()
+
+    with asyncio.Runner(loop_factory=_Clock) as runner:
+        return runner.run(main())
+
+
+@given(
+    st.lists(st.tuples(_LIMITS, _WORK), min_size=1, max_size=6),
+    st.sampled_from([2, 4, LATE]),
+    st.sampled_from([1, 2, 3, 2 * LATE]),
+)
+def test_it_is_what_a_timeout_for_each_wait_is(waits: list[tuple[float, int | str]], total: float, leaves: float) -> None:
+    """Whoever cancels the task in the same turn, and whatever is around the wait or in it."""
+    assert _outcome(waits, total, leaves, ours=True) == _outcome(waits, total, leaves, ours=False)
