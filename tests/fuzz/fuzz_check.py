@@ -32,7 +32,8 @@ from luthien_asgi.testing import Violation, accumulate_anthropic, accumulate_ope
 __all__ = ["complaint", "difference"]
 
 _MADE_UP: Final = re.compile(rb"(call|toolu|fc|ctc|msg|rs)_[0-9a-f]{24,}|completed_at.{,3}\d+")
-_PADDING: Final = re.compile(rb',"obfuscation":"\w*"')
+_CUT: Final = re.compile(rb',"obfuscation":"\w*"|"sequence_number":\d+')
+_SAID: Final = re.compile(rb'"(content|refusal|arguments|input|text|partial_json|delta)":"((?:[^"\\]|\\.)*)"')
 
 
 def complaint(case: Case, outcome: Outcome) -> str | None:
@@ -51,11 +52,14 @@ def complaint(case: Case, outcome: Outcome) -> str | None:
 
 
 def difference(case: Case, together: Outcome, apart: Outcome) -> str | None:
-    """Return what tells runs from their chunks in two outcomes of one case, or None: nothing may, but where a padding leaves."""
+    """Return what tells runs from their chunks in two outcomes of one case, or None.
+
+    Nothing may; only that a policy which rewrites runs may cut texts elsewhere, and let a padding leave with another one.
+    """
     for what, of in _SIDES.items():
         one, other = of(together), of(apart)
         if what == "frames" and case.policy in REWRITERS:
-            one, other = _PADDING.sub(b"", one), _PADDING.sub(b"", other)
+            one, other = _without_cuts(one), _without_cuts(other)
         if one != other:
             return f"difference: {what}: {_from_there(one, other)} with runs, {_from_there(other, one)} without"
     return None
@@ -68,6 +72,19 @@ _SIDES: Final[Mapping[str, Callable[[Outcome], bytes]]] = {
     "blocks": lambda outcome: "\n".join(outcome.judged).encode("utf-8", "backslashreplace"),
     "record": lambda outcome: "\n".join(outcome.record).encode("utf-8", "backslashreplace"),
 }
+
+
+def _without_cuts(frames: bytes) -> bytes:
+    """Return frames with what was said in several, one like the other, in one."""
+    merged: list[list[bytes]] = []
+    for frame in frames.split(b"\n\n"):
+        shape = _SAID.sub(b"", _CUT.sub(b"", frame))
+        said = b"".join(text for _, text in _SAID.findall(frame))
+        if merged and said and merged[-1][0] == shape:
+            merged[-1].append(said)
+        else:
+            merged.append([shape, said])
+    return b"\n".join(b"".join(pieces) for pieces in merged)
 
 
 def _from_there(one: bytes, other: bytes) -> str:
