@@ -177,7 +177,7 @@ async def test_a_ping_that_comes_due_while_frames_wait_for_room_does_not_take_th
 
     formatter, source, frames = make(ping_interval=interval), queue(), StreamQueue[Any](max_items=1, max_bytes=99, timeout=60)
     frames.offer(b"before", 6)  # it takes the only place
-    got = []
+    got: list[Any] = []
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(formatter.process(source, frames, obs=OBS))
         await asyncio.sleep(0)

@@ -185,12 +185,13 @@ class AnthropicDecoder(EventDecoder):
         """Expect more fragments like this one."""
         type_ = delta["type"]
         kind, name = _FITTING[type_]
+        like = dict(rider)  # the chunk has that one, and who gets the chunk may change it
 
         def data(text: str, _: str) -> ChunkData:
-            return self._chunk(_fragment(type_, text, block.tool), dict(rider))
+            return self._chunk(_fragment(type_, text, block.tool), dict(like))
 
         if delta[name]:
-            self._expect((name,), delta[name], Part(kind=BlockKind(kind), source=rider["index"]), data)
+            self._expect((name,), delta[name], Part(kind=BlockKind(kind), source=like["index"]), data)
 
     def _block_stop(self, event: ChunkData, chunks: list[ChunkData]) -> None:
         index = _index(event)
