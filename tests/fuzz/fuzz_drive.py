@@ -137,6 +137,9 @@ class _Backend:
     def __init__(self, case: Case) -> None:
         self._case = case
 
+    async def start(self) -> None:
+        """Be ready."""
+
     async def open(self, call: BackendCall) -> ChunkStream:
         wire: Any = self._case.backend
         decoder = _DECODERS[wire](1 << 20, 7)
