@@ -8,6 +8,7 @@ the last.
 from __future__ import annotations
 
 import asyncio
+import importlib
 import json
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -124,16 +125,18 @@ async def answered(app: Any, case: Case, reads: list[bytes], begun: Callable[[],
                 yield read
                 await _idle()
 
-    async def send(self: Any, request: Any, **_: Any) -> Any:
+    async def handle(self: Any, request: Any) -> Any:
         head = {"content-type": "text/event-stream"}
         return httpx.Response(200, headers=head, stream=Bytes(), request=request)
 
-    original = httpx.AsyncClient.send
-    httpx.AsyncClient.send = send  # type: ignore[method-assign]
+    await app.start()
+    transport = importlib.import_module("litellm.llms.custom_httpx.aiohttp_transport").LiteLLMAiohttpTransport
+    original = transport.handle_async_request
+    transport.handle_async_request = handle
     try:
         got = await _call(app, case)
     finally:
-        httpx.AsyncClient.send = original  # type: ignore[method-assign]
+        transport.handle_async_request = original
     sent = b"".join(reads)
     if b"error" in got or got.count(b"word") != sent.count(b"word") or not got.endswith(_ENDS[case.client]):
         raise RuntimeError(f"{case.name}: {got[:1000]!r} … {got[-200:]!r}")
