@@ -18,6 +18,7 @@ The trap: `graceful_timeout` has to be longer than the setting `drain_timeout` (
 
 from __future__ import annotations
 
+import logging
 import os
 
 from luthien_asgi.server import preload
@@ -30,4 +31,5 @@ graceful_timeout = 40
 
 def on_starting(server: object) -> None:
     """Import LiteLLM once, before the workers are forked: a worker then has 55 MB of its own, not 280."""
+    logging.getLogger("gunicorn.error").info("importing LiteLLM, which takes some seconds")
     preload()

@@ -127,7 +127,7 @@ def _config(top: Section) -> Config | None:
         approvals=approvals,
         settings=given["settings"].dataclass(StreamSettings),
         limits=given["limits"].dataclass(Limits),
-        paths=_paths(given["paths"], operators=approvals is not None and approvals.auth is not None),
+        paths=_paths(given["paths"], given["approvals"], operators=approvals is not None and approvals.auth is not None),
         host=host,
         port=port,
         warnings=tuple(_ignored(sections[name]) for name in _LITELLM_SECTIONS if name in sections),
@@ -206,15 +206,17 @@ def _auth(section: Section) -> Mapping[str, str] | None:
     return read_keys(keys, whose="client")
 
 
-def _paths(section: Section, *, operators: bool) -> Paths:
+def _paths(section: Section, approvals: Section, *, operators: bool) -> Paths:
     default = replace(_DEFAULT_PATHS, approvals=_APPROVALS if operators else None)
     given = section.keys([each.name for each in fields(Paths)])
     for path in given.values():
         if path.value is not None and not (isinstance(path.value, str) and path.value.startswith("/")):
             path.problem(f"must begin with a slash, not {path.shown()}")
             return default
-    if "approvals" in given and given["approvals"].value is not None and not operators:
-        given["approvals"].problem("nobody could answer there: write approvals: {keys: [...]}")
+    # What is wrong with a section that is there has been said, an environment variable that is not set too.
+    unsaid = approvals.value is None or not (section.document.problems or section.document.unresolved)
+    if "approvals" in given and given["approvals"].value is not None and not operators and unsaid:
+        given["approvals"].problem("nobody could answer there: write approvals: {keys: {alice: os.environ/ALICES_KEY}}")
     paths = replace(default, **{name: path.value for name, path in given.items()})
     try:
         paths.routes()

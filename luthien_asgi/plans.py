@@ -193,10 +193,13 @@ def _check(name: str, handles: Mapping[Any, Any], hooks: Mapping[str, Hook | Non
             msg = f"{name}.handles holds {kind} blocks, but on_block_complete is not overridden: nothing would judge them"
             raise ConfigError(msg)
     if (run := hooks["on_run_added"]) is not None and (is_blocking(run) or inspect.iscoroutinefunction(run)):
-        msg = f"{name}.on_run_added has to return at once: it is neither a coroutine nor @blocking"
+        msg = f"{name}.on_run_added has to return at once: make it a plain function, not async and not @blocking"
         raise ConfigError(msg)
     if run is not None and hooks["on_chunk_added"] is None:
         msg = f"{name} overrides on_run_added without on_chunk_added, which is called for every chunk that comes alone"
+        raise ConfigError(msg)
+    if run is not None and not any(isinstance(handling, Transform) for handling in handles.values()):
+        msg = f"{name} overrides on_run_added, which belongs to Transform() kinds, and declares none"
         raise ConfigError(msg)
     unused = [hook for hook in _BLOCK_HOOKS if hooks[hook] is not None]
     if unused and not handles:

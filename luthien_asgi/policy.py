@@ -113,10 +113,11 @@ class Policy:
     def on_run_added(self, run: Run, ctx: StreamContext) -> Sequence[str] | None:
         """See several chunks of a `Transform` block that came together: what `on_chunk_added` would do with each, at once.
 
-        It is for speed: override it beside `on_chunk_added`, to the same effect, and that is called for all other chunks alone.
-        `run.texts` are the chunks' texts, `run.part` says of which choice and kind they are. What is returned are the texts that
-        go on instead, one chunk each, without those that are kept back; None lets the run pass. It is neither a coroutine nor
-        `@blocking`.
+        It is for speed. Override it beside `on_chunk_added` and to the same effect: that is still called for every chunk that
+        comes alone, with logprobs, citations or the like, or in a class that overrides it and not this. `run.texts` are the
+        chunks' texts in their order, `run.part.choice` and `run.part.kind` say where they belong. Return a list or tuple of the
+        texts that go on instead, one chunk each (an empty text is left out, so an empty list keeps all back); None lets the run
+        pass. Anything else ends the answer. A plain function: not `async`, not `@blocking`.
         """
 
     def on_block_end(self, block: Block, ctx: StreamContext) -> Awaitable[Iterable[Chunk] | None] | Iterable[Chunk] | None:

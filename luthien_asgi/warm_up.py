@@ -63,7 +63,9 @@ class WarmBackend:
             _log.exception("the backend could not start")
             return
         self.state = "ready"
-        _log.info("the backend is ready after %.1f s", time.monotonic() - self._began)
+        # Whoever was told of requests that wait is told that they do no more.
+        level = logging.WARNING if self._told > self._began else logging.INFO
+        _log.log(level, "the backend is ready after %.1f s", time.monotonic() - self._began)
 
     async def start(self) -> None:
         """Wait for a request until the backend is ready.

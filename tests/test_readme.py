@@ -48,7 +48,16 @@ from luthien_asgi.config import Config, load
 from luthien_asgi.pipeline import Pipeline
 from luthien_asgi.policies import DenyTools
 from luthien_asgi.server import create_app
-from luthien_asgi.testing import Answer, ASGIDriver, ScriptedBackend, ScriptedProvider, ToolCall, accumulate_openai, chunks
+from luthien_asgi.testing import (
+    Answer,
+    ASGIDriver,
+    ScriptedBackend,
+    ScriptedProvider,
+    ToolCall,
+    accumulate_openai,
+    assert_policy_holds,
+    chunks,
+)
 from luthien_asgi.verdicts import RANKS
 
 ROOT: Final = Path(__file__).parents[1]
@@ -94,7 +103,7 @@ def test_every_block_is_of_a_kind_that_is_run() -> None:
     assert {block.language for block in BLOCKS} == {"bash", "python", "yaml", "json", "text", "toml"}
     assert set(FILES) == {
         "app.py", "luthien.yaml", "ask_openai.py", "ask_anthropic.py", "no_shell.py", "test_no_shell.py", "composed.py",
-        "composed.yaml",
+        "composed.yaml", "shout.py",
     }  # fmt: skip
     assert all(block.file for block in BLOCKS if block.language in {"python", "yaml"})
     assert len(JSON) == 1
@@ -425,6 +434,12 @@ async def test_the_policy_works_in_an_app(folder: Path) -> None:
     exec(found[1], {"app": app, "backend": backend, "LuthienMiddleware": LuthienMiddleware, "NoShell": no_shell})  # noqa: S102
     message = await completed(app, "any")
     assert (message["content"], "tool_calls" in message) == (DENIED, False)
+
+
+def test_a_policy_that_takes_runs_does_the_same_to_chunks(folder: Path) -> None:
+    """Its two hooks are to the same effect, which the kit sees."""
+    del folder
+    assert_policy_holds(imported("shout").Shout(), answers=["It was said quietly, and twice.", "It was not."], cuts=2)
 
 
 # --- several policies ------------------------------------------------------------------------------------------------------

@@ -29,7 +29,7 @@ from luthien_asgi.queues import StreamQueue
 from luthien_asgi.request import ChatRequest, WireName
 from luthien_asgi.runs import Run
 from luthien_asgi.settings import StreamSettings
-from luthien_asgi.testing import Answer, Text, Thinking, ToolCall
+from luthien_asgi.testing import Answer, Text, Thinking, ToolCall, assert_policy_holds
 from luthien_asgi.testing.chunk_builders import build_chunk
 from luthien_asgi.testing.proof.cuts import Cut
 from luthien_asgi.testing.proof.stage import Case, Stage, decoded, events_of
@@ -557,6 +557,29 @@ async def test_halves_of_a_character_that_were_held_are_whole_for_the_next_polic
     case = Case(Answer(Text("x")))
     run = await Stage(make=lambda: Chain([_Allowing(), _Whole()])).play(case, steps)
     assert [call.text for call in run.tool_calls] == ['{"A": "\U0001f600B"}']
+
+
+class _Other(Policy):
+    """Lets chunks pass, and does something else to runs."""
+
+    handles: ClassVar[Any] = {BlockKind.TEXT: Transform()}
+
+    def __init__(self, kind: type) -> None:
+        self.kind = kind
+
+    def on_chunk_added(self, chunk: Chunk, ctx: StreamContext) -> None:
+        del chunk, ctx
+
+    def on_run_added(self, run: Run, ctx: StreamContext) -> Any:
+        del ctx
+        return self.kind(text for text in run.texts[1:]) if self.kind is not str else "".join(run.texts)
+
+
+@pytest.mark.parametrize("kind", [list, str, iter])
+def test_the_kit_tells_a_hook_for_runs_that_does_something_else(kind: type) -> None:
+    """By a promise of its own: it drops a text, or returns what is no list of texts."""
+    with pytest.raises(AssertionError, match="fragments that come together give something else than one by one"):
+        assert_policy_holds(_Other(kind), answers=["Some words."], cuts=1)
 
 
 # --- the queue ----------------------------------------------------------------------------------------------------------------

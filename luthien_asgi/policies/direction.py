@@ -15,7 +15,7 @@ from luthien_asgi.policy import Handling, Policy
 __all__ = ["Where", "checked_where", "look"]
 
 Where = Literal["request", "response", "both"]
-_BLOCK_HOOKS: Final = ("on_chunk_added", "on_block_end", "on_block_complete")
+_BLOCK_HOOKS: Final = ("on_chunk_added", "on_run_added", "on_block_end", "on_block_complete")
 
 
 def checked_where(where: object) -> Where:

@@ -139,6 +139,17 @@ def run_checks(planned: Plan, servers: Fleet, results: Results, console: Console
         results.checks += memory.measure(servers, console=console)
 
 
+def _known(there: Sequence[str]) -> list[str]:
+    """Return what `--only` may say: loads and checks, then servers, layers and their ways."""
+    every = [subject for load in (*LOADS, _FOOTPRINT) for subject in subjects(load, peers=there, everything=True)]
+    return list(dict.fromkeys([*_NAMES, *(name for one in every for name in (one.server, one.layer, one.key) if name)]))
+
+
+def _unknown(arguments: argparse.Namespace, there: Sequence[str]) -> list[str]:
+    known = _known(there)
+    return [name for name in arguments.only if name not in known]
+
+
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="two short rounds of what the bars need, in about four minutes")
@@ -156,7 +167,7 @@ def main() -> int:
     arguments = _arguments()
     console = Console() if sys.stdout.isatty() else Console(width=_WIDTH)
     if importlib.util.find_spec(OURS + "_asgi") is None:
-        console.print("luthien_asgi is not installed: run `tox -e bench`, or `pip install .` first")
+        console.print("luthien_asgi is not installed: run `tox -e bench`, or `pip install '.[fast]'` first", markup=False)
         return 2
     place = os.environ.get(peers.VARIABLE)
     home = Path(place).resolve() if place else None
@@ -164,6 +175,9 @@ def main() -> int:
     results = Results(setting(there), file=arguments.json)
     console.print(report.heading(results.setting))
     planned = plan(arguments, list(there))
+    if unknown := _unknown(arguments, list(there)):
+        console.print(f"--only knows nothing of {', '.join(unknown)}; it knows {', '.join(_known(list(there)))}", markup=False)
+        return 2
     try:
         with fleet(there) as servers:
             run_loads(planned, servers, results, console)

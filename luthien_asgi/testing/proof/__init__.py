@@ -28,6 +28,7 @@ from luthien_asgi.testing.proof.cuts import Cut, everywhere, randomly
 from luthien_asgi.testing.proof.forms import Forms
 from luthien_asgi.testing.proof.sharing import Sharing
 from luthien_asgi.testing.proof.stage import CLIENTS, Judges, Stage, handles_of
+from luthien_asgi.testing.proof.together import Together
 
 __all__ = ["PolicyProof", "assert_policy_holds"]
 
@@ -65,6 +66,7 @@ def assert_policy_holds(
 
     - *Fragment invariance*: however an answer is cut, inside a character or a JSON escape too, the client has the same in the
       end, and a judge is asked as often.
+    - *Runs*: fragments that come in one packet (`on_run_added`) give what they give one by one.
     - *Parity*: the same when the client does not stream; the same texts, calls and verdicts in every client's format.
     - *Boundaries*: what leaves unchanged leaves in the chunks in which it came. A `Transform` kind may keep back what it needs;
       with `holds_back` no more than so many characters.
@@ -100,7 +102,9 @@ def assert_policy_holds(
 async def _prove(forms: Forms, sharing: Sharing, canary: Canary | None, plan: Sequence[tuple[Answer, Sequence[Cut]]]) -> int:
     await sharing.check([(answer, cuts[-1]) for answer, cuts in plan])  # first: what is written by now was written here
     found = 0 if canary is None else await canary.check()
+    together = Together(forms.stage)
     for answer, cuts in plan:
+        await together.check(answer, cuts[-1])
         await forms.check(answer, cuts)
     return found
 

@@ -67,7 +67,7 @@ class Sharing:
         return list(changes(before, snapshot(policy), ignoring=self.ignoring))
 
     async def _check_beside(self, cases: Sequence[Case]) -> None:
-        alone = [Outcome.of(await self.stage.run(case)) for case in cases]
+        alone = [Outcome.of(await self.stage.run(case, together=False)) for case in cases]
         policy, gate = self.stage.make(), _Gate(len(cases))
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(self._through(gate, place, case, policy)) for place, case in enumerate(cases)]

@@ -154,12 +154,22 @@ class Stage:
     """Makes the desk of one run, at which persons decide."""
     runs: int = 0
 
-    async def run(self, case: Case, *, watch: Callable[[], object] | None = None, policy: Composable | None = None) -> PolicyRun:
+    async def run(
+        self,
+        case: Case,
+        *,
+        watch: Callable[[], object] | None = None,
+        policy: Composable | None = None,
+        together: bool | None = None,
+    ) -> PolicyRun:
         """Run a case through the policy, or through the one given. Raises `ValueError` for an answer that is not legal.
+
+        `together` says whether its fragments come as runs; by default they do every second time, and never with `watch`.
 
         Raises `LookupError` for a judge that has nothing to say: the model's own answer in its place would prove nothing.
         """
-        together = watch is None and self.runs % 2 == 1
+        if together is None:
+            together = watch is None and self.runs % 2 == 1
         steps = decoded(events_of(case.cut.of(case.answer), case.provider), case.provider, together=together)
         return await self.play(case, steps, watch=watch, policy=policy)
 
