@@ -23,20 +23,20 @@ _BAR: Final = 18
 _BOTTOM: Final = 62
 _STYLE: Final = """
   text { font: 13px system-ui, -apple-system, 'Segoe UI', Helvetica, Arial, sans-serif; fill: #24292f }
-  .title { font-size: 14px; font-weight: 600 } .small { font-size: 11px; fill: #57606a } .end { text-anchor: end }
+  .page { fill: #ffffff } .title { font-size: 14px; font-weight: 600 } .small { font-size: 11px; fill: #57606a } .end { text-anchor: end }
   .mid { text-anchor: middle } .ours { font-weight: 600 } .grid { stroke: #d0d7de; stroke-width: 1 }
   .floor-bar { fill: #8c959f } .peer-bar { fill: #bf8700 } .ours-bar { fill: #0969da }
   .spread { stroke: #24292f; stroke-width: 1.5 }
   @media (prefers-color-scheme: dark) {
     text { fill: #e6edf3 } .small { fill: #9198a1 } .grid { stroke: #3d444d } .spread { stroke: #e6edf3 }
-    .floor-bar { fill: #6e7681 } .peer-bar { fill: #d29922 } .ours-bar { fill: #4493f8 }
+    .page { fill: #0d1117 } .floor-bar { fill: #6e7681 } .peer-bar { fill: #d29922 } .ours-bar { fill: #4493f8 }
   }
 """
 _ROWS: Final = (
     ("aio", "floor: aiohttp + msgspec", "floor"),
     ("raw", "floor: Starlette + httpx", "floor"),
     ("none O-O", "luthien, no policy", "ours"),
-    ("rewrite O-O", "luthien, text policy", "ours"),
+    ("rewrite O-O", "luthien, text policy + record", "ours"),
     ("held O-O", "luthien, judged tool call", "ours"),
     ("tensorzero", "TensorZero (Rust)", "peer"),
     ("portkey", "Portkey (node)", "peer"),
@@ -70,6 +70,7 @@ def draw(results: Results) -> str:
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {height}" width="{_WIDTH}" height="{height}" role="img">',
         "<title>CPU per chunk and added latency per chunk of luthien_asgi, floors and other gateways</title>",
         f"<style>{_STYLE}</style>",
+        f'<rect class="page" width="{_WIDTH}" height="{height}" rx="6"/>',
         *_labels(rows),
     ]
     for number, panel in enumerate(_PANELS):
@@ -104,7 +105,7 @@ def _panel(results: Results, panel: _Panel, rows: Sequence[tuple[str, str, str]]
     for number, ((_, _, kind), values) in enumerate(zip(rows, found, strict=True)):
         y = _middle(number)
         if not values:
-            yield _text(left + 6, y + 4, "full: not measured", "small")
+            yield _text(left + 6, y + 4, "not put under this load", "small")
             continue
         yield from _bar(left, y, place, values, kind)
 
