@@ -140,8 +140,9 @@ class ClientFormatter:
 class _Flow:
     """One answer's way through the formatter.
 
-    Strategy: what the policy lets through is encoded as soon as the event loop turns, by a callback: waking a task for it would
-    cost more than the encoding. The task is there for what takes time: pings, a queue that is full, the end.
+    Strategy: a run that the policy lets through is encoded at once, by who puts it into the queue, and a chunk as soon as the
+    event loop turns, by a callback: waking a task for it would cost more than the encoding. The task is there for what takes
+    time: pings, a queue that is full, the end.
     """
 
     def __init__(self, formatter: ClientFormatter, source: StreamQueue[Chunk | Run], target: StreamQueue[bytes]) -> None:
@@ -168,7 +169,7 @@ class _Flow:
                     self._waiting, self._last = b"", self._loop.time()
                 if self._terminal is not None:
                     return self._terminal
-                self._source.tell(self._schedule)
+                self._source.tell(self._schedule, self._move)
                 await self._pause()
         finally:
             self._over = True

@@ -66,7 +66,7 @@ class PolicyOrchestrator:
                 tasks.create_task(self.formatter.process(policy_out, sse_queue, obs=obs)),
             )
             with suppress(OSError):  # the client is gone, or did not read within `send_timeout`
-                await self._respond(drain(sse_queue, outcome, log), headers, connection, scope=scope, send=send)
+                await self._respond(sse_queue, outcome, log, headers=headers, connection=connection, scope=scope, send=send)
             if not isinstance(outcome.terminal, End):
                 for task in pipeline:
                     task.cancel()
@@ -90,7 +90,15 @@ class PolicyOrchestrator:
         return collected
 
     async def _respond(
-        self, frames: AsyncIterator[bytes], headers: Mapping[str, str], connection: ClientConnection, *, scope: Scope, send: Send
+        self,
+        frames: StreamQueue[bytes],
+        outcome: _Outcome,
+        log: Transaction,
+        *,
+        headers: Mapping[str, str],
+        connection: ClientConnection,
+        scope: Scope,
+        send: Send,
     ) -> None:
         limit = WaitLimit()
 
@@ -99,7 +107,7 @@ class PolicyOrchestrator:
                 await send(message)
 
         try:
-            await self._response(frames, headers)(scope, connection.receive, limited)
+            await self._response(drain(frames, outcome, log, limited), headers)(scope, connection.receive, limited)
         except RuntimeError:
             # uvloop's word for a connection that the client has closed.
             if not connection.gone.is_set():
@@ -112,8 +120,8 @@ class PolicyOrchestrator:
         return {"max_items": settings.queue_size, "max_bytes": settings.queue_bytes, "timeout": settings.queue_timeout}
 
     def _response(self, frames: AsyncIterator[bytes], headers: Mapping[str, str]) -> Callable[..., Awaitable[None]]:
-        """Return the response. Its own pings and time limit are off: the formatter knows which shape is right when, and a limit
-        of its own for each event costs more than the event.
+        """Return the response. Its own pings are off: the formatter knows which shape is right when. So is its limit for what
+        it sends: it sends nothing but the beginning and the end, and `send` has one.
         """
         import anyio
         from sse_starlette import EventSourceResponse
@@ -131,15 +139,19 @@ class PolicyOrchestrator:
         return response
 
 
-async def drain(queue: StreamQueue[bytes], outcome: _Outcome, log: Transaction) -> AsyncIterator[bytes]:
-    """Yield what is in the queue until its terminal item, which goes into `outcome`."""
-    while True:
-        item = await queue.get()
-        if isinstance(item, End | Failed):
-            outcome.terminal = item
-            return
+async def drain(queue: StreamQueue[bytes], outcome: _Outcome, log: Transaction, send: Send) -> AsyncIterator[bytes]:
+    """Send what is in the queue until its terminal item, which goes into `outcome`.
+
+    It is the content of an `EventSourceResponse`, which begins and ends the response around it and sends what it yields. It
+    yields nothing: frames are ready as they are, and the response's own way for an event costs more than sending it.
+    """
+    while not isinstance(item := await queue.get(), End | Failed):
         log.mark("first_byte")
-        yield item
+        await send({"type": "http.response.body", "body": item, "more_body": True})
+    outcome.terminal = item
+    none: tuple[bytes, ...] = ()
+    for frame in none:  # what makes this an async iterator
+        yield frame
 
 
 def quieten_sse_log() -> None:

@@ -58,6 +58,7 @@ class StreamQueue(Generic[_Item]):
         self._reader: asyncio.Future[None] | None = None
         """What a reader waits for."""
         self._listener: Callable[[], object] | None = None
+        self._taker: Callable[[], object] | None = None
         self._writable = Flag()
 
     def __len__(self) -> int:
@@ -86,10 +87,21 @@ class StreamQueue(Generic[_Item]):
 
     def add(self, item: _Item, size: int, count: int = 1) -> None:
         """Add an item, whether there is room or not; `count` items of the bound are taken by it."""
+        self._append(item, size, count)
+        self._announce()
+
+    def hand(self, item: _Item, size: int, count: int = 1) -> None:
+        """Add an item, and let whoever `tell` named take it before this returns; without one it is only added."""
+        self._append(item, size, count)
+        if self._taker is not None:
+            self._taker()
+        else:
+            self._announce()
+
+    def _append(self, item: _Item, size: int, count: int) -> None:
         self._items.append((item, size, count))
         self._count += count
         self._bytes += size
-        self._announce()
 
     async def put(self, item: _Item, size: int) -> None:
         """Add an item of `size` bytes, waiting for room. Raises `QueueFullError` after `timeout` seconds."""
@@ -136,12 +148,13 @@ class StreamQueue(Generic[_Item]):
             ready.append(self._terminal)
         return ready
 
-    def tell(self, listener: Callable[[], object] | None) -> None:
+    def tell(self, listener: Callable[[], object] | None, taker: Callable[[], object] | None = None) -> None:
         """Call `listener` whenever something was added, in place of a reader that waits: that one takes what is ready.
 
-        It is called at once if something is there already, and is not to take long. None ends that.
+        It is called at once if something is there already, and is not to take long. `taker` is called for what is handed over
+        (`hand`), in its place, and takes what is ready before it returns. None ends that.
         """
-        self._listener = listener
+        self._listener, self._taker = listener, taker
         if listener is not None and (self._items or self._terminal is not None):
             listener()
 

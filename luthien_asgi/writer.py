@@ -78,7 +78,7 @@ class QueueSink:
         Raises `BackendError` beyond `max_bytes`.
         """
         self._count(run.size)
-        self._out.add(run, run.size, len(run))
+        self._out.hand(run, run.size, len(run))
 
     async def end_text(self, choice: int) -> None:
         """Do nothing: what follows says it to the client."""

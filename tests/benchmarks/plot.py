@@ -23,7 +23,8 @@ _BAR: Final = 18
 _BOTTOM: Final = 62
 _STYLE: Final = """
   text { font: 13px system-ui, -apple-system, 'Segoe UI', Helvetica, Arial, sans-serif; fill: #24292f }
-  .page { fill: #ffffff } .title { font-size: 14px; font-weight: 600 } .small { font-size: 11px; fill: #57606a } .end { text-anchor: end }
+  .page { fill: #ffffff }
+  .title { font-size: 14px; font-weight: 600 } .small { font-size: 11px; fill: #57606a } .end { text-anchor: end }
   .mid { text-anchor: middle } .ours { font-weight: 600 } .grid { stroke: #d0d7de; stroke-width: 1 }
   .floor-bar { fill: #8c959f } .peer-bar { fill: #bf8700 } .ours-bar { fill: #0969da }
   .spread { stroke: #24292f; stroke-width: 1.5 }
