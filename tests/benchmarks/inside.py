@@ -39,7 +39,7 @@ _HUGE: Final = 1 << 40
 
 
 def measure(delta_cost: float, *, rounds: int, held: int) -> tuple[list[Table], list[Verdict]]:
-    """Return the tables and the verdicts. `delta_cost`: the CPU microseconds of a delta in the server, without a policy.
+    """Return the tables and the verdicts. `delta_cost`: the CPU microseconds of a delta that comes alone, without a policy.
 
     `held`: the bytes of a held block.
     """
