@@ -124,7 +124,10 @@ def test_the_path_can_be_another_or_none(tmp_path: Path) -> None:
         (f"approvals: {{keys: [operator-key-1], notify: {__name__}.tel}}", f"2: approvals.notify: the module {__name__} has no 'tel'; did you mean 'tell'?"),
         (f"approvals: {{keys: [operator-key-1], notify: {__name__}.not_callable}}", f"2: approvals.notify: {__name__}.not_callable is not a function"),
         ("approvals: {keys: [operator-key-1], notify: luthien_asgi.policy.Policy}", "2: approvals.notify: luthien_asgi.policy.Policy is not a function"),
-        ("paths: {approvals: /held}", "2: paths.approvals: nobody could answer there: write approvals: {keys: [...]}"),
+        (
+            "paths: {approvals: /held}",
+            "2: paths.approvals: nobody could answer there: write approvals: {keys: {alice: os.environ/ALICES_KEY}}",
+        ),
     ],
 )  # fmt: skip
 def test_what_is_wrong_is_said_with_its_line(tmp_path: Path, text: str, message: str) -> None:
