@@ -49,15 +49,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return WRONG
     parsed = parser.parse_args(given)
     command: Callable[[argparse.Namespace], int] = parsed.command
+    of_others = _imports()
     try:
         status = command(parsed)
         sys.stdout.flush()
-        _leave_an_import(status)
+        _leave_an_import(status, of_others)
     except ConfigError as error:
         _complain(error)
         return WRONG
     except KeyboardInterrupt:
-        _leave_an_import(INTERRUPTED)
+        _leave_an_import(INTERRUPTED, of_others)
         return INTERRUPTED
     except BrokenPipeError:
         # Python flushes stdout once more at exit, and would complain about the same pipe.
@@ -66,9 +67,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return status
 
 
-def _leave_an_import(status: int) -> None:
-    """End the process at once if LiteLLM is still being imported in its thread, for whose end the interpreter would wait."""
-    if any(thread.name == IMPORT_THREAD for thread in threading.enumerate()):
+def _imports() -> set[threading.Thread]:
+    return {thread for thread in threading.enumerate() if thread.name == IMPORT_THREAD}
+
+
+def _leave_an_import(status: int, of_others: set[threading.Thread]) -> None:
+    """End the process at once if the command still imports LiteLLM in its thread, for whose end the interpreter would wait.
+
+    An import that went on before the command is that of a program which called `main`, and the process is that program's.
+    """
+    if _imports() - of_others:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(status)
