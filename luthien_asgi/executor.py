@@ -215,7 +215,7 @@ class _Run:
         return End()
 
     def close(self) -> None:
-        """Note what all answers used, those that were dropped too, whether there is one for the client or not."""
+        """Take the timer down, and note what all answers used, those that were dropped too, whether the client gets one."""
         self._patience.close()
         if self._samples.dropped:
             self._log.usage = added(self._samples.spent, self._log.usage or {})

@@ -76,7 +76,8 @@ class StreamQueue(Generic[_Item]):
             raise RuntimeError(msg)
         if not self.has_room(size):
             return False
-        self.add(item, size)
+        self._append(item, size, 1)
+        self._announce()
         return True
 
     def has_room(self, size: int, count: int = 1) -> bool:
@@ -85,13 +86,11 @@ class StreamQueue(Generic[_Item]):
             return True
         return self._count + count <= self._max_items and self._bytes + size <= self._max_bytes
 
-    def add(self, item: _Item, size: int, count: int = 1) -> None:
-        """Add an item, whether there is room or not; `count` items of the bound are taken by it."""
-        self._append(item, size, count)
-        self._announce()
-
     def hand(self, item: _Item, size: int, count: int = 1) -> None:
-        """Add an item, and let whoever `tell` named take it before this returns; without one it is only added."""
+        """Add an item, whether there is room or not, and let whoever `tell` named take it before this returns.
+
+        `count` items of the bound are taken by it. Without a taker it is only added.
+        """
         self._append(item, size, count)
         if self._taker is not None:
             self._taker()

@@ -36,7 +36,7 @@ class ShortCut:
         """What a policy's hook returned that has to be waited for."""
 
     def open(self, lane: Lane, part: Part) -> None:
-        """Let the fragments that follow this one, which was sent, take the short cut, if they may."""
+        """Let the fragments that follow this one, which was sent or is kept back, take the short cut, if they may."""
         self._lanes.pop(part.choice, None)
         if not (part.text or part.id) or lane.dropped or lane.watchers:
             return

@@ -591,7 +591,7 @@ def test_a_run_takes_the_room_of_its_chunks() -> None:
     assert queue.has_room(100, 5)
     assert not queue.has_room(101, 2)
     assert not queue.has_room(10, 6)
-    queue.add("run", 60, 4)
+    queue.hand("run", 60, 4)
     assert len(queue) == 4
     assert queue.has_room(40)
     assert not queue.has_room(40, 2)

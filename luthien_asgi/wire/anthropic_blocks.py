@@ -27,6 +27,7 @@ _START_EVENTS: Final[Mapping[str, Event]] = {
     "redacted_thinking": Event.START_REDACTED,
     "tool_use": Event.START_TOOL_USE,
 }
+_TEXT_DELTA: Final = ("text_delta", "text")
 _TEXT_TAIL: Final = b"}}\n\n"
 
 
@@ -37,12 +38,8 @@ class AnthropicOutput(Protocol):
         """Take one event."""
         ...
 
-    def text(self, index: int, text: str) -> list[bytes]:
-        """Take a `text_delta` of the block with that number."""
-        ...
-
     def texts(self, index: int, kind: tuple[str, str], texts: Sequence[str]) -> list[bytes]:
-        """Take several deltas of it; `kind` is their type and the field of their text."""
+        """Take deltas of the block with that number, at least one; `kind` is their type and the field of their text."""
         ...
 
 
@@ -51,25 +48,19 @@ class AnthropicFrames:
 
     def __init__(self) -> None:
         self._head = b""
-        self._head_of = -1
+        self._head_of: tuple[int, tuple[str, str]] | None = None
 
     def event(self, event: Mapping[str, Any]) -> list[bytes]:
         """Return the event's frame."""
         return [b"event: %s\ndata: %s\n\n" % (event["type"].encode(), jsontext.dumps(event))]
 
-    def text(self, index: int, text: str) -> list[bytes]:
-        """Return the frame of a text delta; what is the same in a block's frames is written once."""
-        if self._head_of != index:
-            self._head_of = index
-            start = b'{"type":"content_block_delta","index":%d,"delta":{"type":"text_delta","text":' % index
-            self._head = b"event: content_block_delta\ndata: " + start
-        return [self._head + jsontext.dumps(text) + _TEXT_TAIL]
-
     def texts(self, index: int, kind: tuple[str, str], texts: Sequence[str]) -> list[bytes]:
-        """Return the frames of several deltas, joined."""
-        type_, name = kind[0].encode(), kind[1].encode()
-        start = b'{"type":"content_block_delta","index":%d,"delta":{"type":"%s","%s":' % (index, type_, name)
-        return [framed(b"event: content_block_delta\ndata: " + start, texts, _TEXT_TAIL)]
+        """Return the frames of the deltas, joined; what is the same in a block's frames is written once."""
+        if self._head_of != (index, kind):
+            self._head_of = (index, kind)
+            start = b'{"type":"content_block_delta","index":%d,"delta":{"type":"%s","%s":'
+            self._head = b"event: content_block_delta\ndata: " + start % (index, kind[0].encode(), kind[1].encode())
+        return [framed(self._head, texts, _TEXT_TAIL)]
 
 
 class BlockWriter:
@@ -107,11 +98,10 @@ class BlockWriter:
 
     def text(self, text: str) -> list[bytes]:
         """Write a text delta."""
-        self._state.go(Event.TEXT_DELTA)
-        return self._out.text(self._index, text)
+        return self.texts(_TEXT_DELTA, (text,))
 
     def texts(self, kind: tuple[str, str], texts: Sequence[str]) -> list[bytes]:
-        """Write several fragments of the open block; `kind` is the type of their deltas, and the field of their text."""
+        """Write fragments of the open block; `kind` is the type of their deltas, and the field of their text."""
         self._state.go(_DELTA_EVENTS[kind[0]])
         return self._out.texts(self._index, kind, texts)
 

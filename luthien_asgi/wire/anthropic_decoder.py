@@ -191,7 +191,7 @@ class AnthropicDecoder(EventDecoder):
             return self._chunk(_fragment(type_, text, block.tool), dict(like))
 
         if delta[name]:
-            self._expect((name,), delta[name], Part(kind=BlockKind(kind), source=like["index"]), data)
+            self._expect(name, delta[name], Part(kind=BlockKind(kind), source=like["index"]), data)
 
     def _block_stop(self, event: ChunkData, chunks: list[ChunkData]) -> None:
         index = _index(event)

@@ -201,14 +201,7 @@ class AnthropicEncoder:
     def _goes_on(self, part: Part) -> bool:
         """Tell whether a text part is one more fragment of the open text block, and nothing else."""
         at = self._open
-        return (
-            at is not None
-            and at.kind is BlockKind.TEXT
-            and part.text != ""
-            and part.phase == "delta"
-            and part.event is None
-            and (part.source is None or at.source is None or part.source == at.source)
-        )
+        return at is not None and part.text != "" and part.phase == "delta" and part.event is None and self._flows(at, part)
 
     def _take(self, part: Part, *, signable: bool = False) -> list[bytes]:
         if self._open is not None and self._open.signable and part.kind is not BlockKind.THINKING:

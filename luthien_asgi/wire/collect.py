@@ -66,13 +66,8 @@ class AnthropicCollector:
             take(self, event)
         return []
 
-    def text(self, index: int, text: str) -> list[bytes]:
-        """Add text to a block; there is no frame."""
-        self._blocks[index].texts["text"].append(text)
-        return []
-
     def texts(self, index: int, kind: tuple[str, str], texts: Sequence[str]) -> list[bytes]:
-        """Add several deltas to a block; there is no frame."""
+        """Add deltas to a block; there is no frame."""
         return self.event({"type": "content_block_delta", "index": index, "delta": {"type": kind[0], kind[1]: "".join(texts)}})
 
     def body(self) -> dict[str, Any]:

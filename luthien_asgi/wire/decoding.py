@@ -94,10 +94,8 @@ class EventDecoder(ABC):
         finally:
             found += chunks
 
-    def _expect(
-        self, names: tuple[str, ...], text: str, part: Part, data: Callable[[str, str], ChunkData], *, padded: bool = False
-    ) -> None:
-        """Expect events like the one that is being read: a fragment of `text`, in one of the fields `names`, and nothing else.
+    def _expect(self, name: str, text: str, part: Part, data: Callable[[str, str], ChunkData], *, padded: bool = False) -> None:
+        """Expect events like the one that is being read: a fragment of `text`, in the field `name`, and nothing else.
 
         `part` is what it says but for the text; `data` returns the chunk of another text, and another padding if it is `padded`.
         """
@@ -105,8 +103,7 @@ class EventDecoder(ABC):
             return
         self._tries += 1
         block, self._block = self._block, b""  # of what is tried out nothing is expected
-        templates = (Template.of(block, name, text, part, data, padded=padded, read=self._tried) for name in names)
-        self._template = next((template for template in templates if template is not None), None)
+        self._template = Template.of(block, name, text, part, data, padded=padded, read=self._tried)
 
     def _tried(self, block: bytes) -> list[ChunkData]:
         """Return the chunks of an event in the place of the one that was read: a fragment leaves nothing behind here."""

@@ -26,12 +26,12 @@ from luthien_asgi.wire.sse import SSEEvent
 
 __all__ = ["OpenAIDecoder"]
 
-_TEXTS: Final[Mapping[str, tuple[BlockKind, tuple[str, ...]]]] = {
-    "content": (BlockKind.TEXT, ("content",)),
-    "reasoning_content": (BlockKind.THINKING, ("reasoning_content", "reasoning")),
-    "refusal": (BlockKind.REFUSAL, ("refusal",)),
+_TEXTS: Final[Mapping[str, BlockKind]] = {
+    "content": BlockKind.TEXT,
+    "reasoning_content": BlockKind.THINKING,
+    "refusal": BlockKind.REFUSAL,
 }
-"""Of a delta's texts: the kind, and the names that providers have for it."""
+"""The kinds of a delta's texts."""
 _FRAGMENT: Final = frozenset({"index", "function"})
 _FAILURES: Final = frozenset({"error", "network_error", "abort"})
 
@@ -75,13 +75,13 @@ class OpenAIDecoder(EventDecoder):
         fragment = _fragment_of(choice["delta"])
         if fragment is None:
             return
-        names, text, part, delta = fragment
+        name, text, part, delta = fragment
 
         def data(other: str, padding: str) -> ChunkData:
             made = {**chunk, "choices": [{**choice, "delta": delta(other)}]}
             return {**made, "provider_specific_fields": _padding(padding)} if padded else made
 
-        self._expect(names, text, part._replace(choice=choice["index"]), data, padded=padded)
+        self._expect(name, text, part._replace(choice=choice["index"]), data, padded=padded)
 
     def _identify(self, data: ChunkData) -> None:
         if not self._id:
@@ -155,14 +155,13 @@ def _is_padded(chunk: ChunkData) -> bool:
     return type(padding) is str and fields == _padding(padding)
 
 
-def _fragment_of(delta: ChunkData) -> tuple[tuple[str, ...], str, Part, Callable[[str], ChunkData]] | None:
-    """Return of a delta that is one fragment: the fields that may hold it, its text, what it is a part of, and how it is made."""
+def _fragment_of(delta: ChunkData) -> tuple[str, str, Part, Callable[[str], ChunkData]] | None:
+    """Return of a delta that is one fragment: the field that holds it, its text, what it is a part of, and how it is made."""
     if len(delta) != 1:
         return None
     ((name, said),) = delta.items()
     if name in _TEXTS:
-        kind, names = _TEXTS[name]
-        return (names, said, Part(kind=kind), lambda text: {name: text}) if said else None
+        return (name, said, Part(kind=_TEXTS[name]), lambda text: {name: text}) if said else None
     if name != "tool_calls" or len(said) != 1:
         return None
     (call,) = said
@@ -170,7 +169,7 @@ def _fragment_of(delta: ChunkData) -> tuple[tuple[str, ...], str, Part, Callable
     if call.keys() != _FRAGMENT or body.keys() != {"arguments"} or not body["arguments"]:
         return None
     part = Part(kind=BlockKind.TOOL_CALL, source=index)
-    return ("arguments",), body["arguments"], part, lambda text: {"tool_calls": [{**call, "function": {"arguments": text}}]}
+    return "arguments", body["arguments"], part, lambda text: {"tool_calls": [{**call, "function": {"arguments": text}}]}
 
 
 def _raise_error(event: str, data: ChunkData) -> None:

@@ -36,7 +36,7 @@ _STRING: Final = rb'(?:[^"\\]|\\.)*'
 _PADDED: Final = re.compile(rb'"obfuscation"[ \t]*:[ \t]*"([A-Za-z0-9]*)"')
 _VALUES: Final = {
     name: re.compile(rb'"' + name.encode() + rb'"[ \t]*:[ \t]*"(' + _STRING + rb')"')
-    for name in ("content", "reasoning_content", "reasoning", "arguments", "text", "thinking", "partial_json", "refusal")
+    for name in ("content", "reasoning_content", "arguments", "text", "thinking", "partial_json", "refusal")
 }
 
 
