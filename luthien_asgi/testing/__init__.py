@@ -11,7 +11,24 @@ from luthien_asgi.testing.chunk_builders import build_chunk, chunks, finish, rol
 from luthien_asgi.testing.driver import ASGIDriver, DriverResponse, Fetched
 from luthien_asgi.testing.events import SSEEvent, sse_events
 from luthien_asgi.testing.exchange import ProviderRequest
-from luthien_asgi.testing.faults import Disconnect, ErrorEvent, Failure, Garbage, RawStream, Reset, Stall, Truncate, recording
+from luthien_asgi.testing.faults import (
+    Again,
+    BadChunk,
+    Delay,
+    Disconnect,
+    Drip,
+    ErrorEvent,
+    Failure,
+    Garbage,
+    Half,
+    LongLine,
+    RawStream,
+    Reset,
+    Stall,
+    Truncate,
+    recording,
+)
+from luthien_asgi.testing.http_faults import ContentType, Gzip, HeaderBomb, Headers, Informational, Trailing, WrongLength
 from luthien_asgi.testing.judges import judge_says, verdict_on
 from luthien_asgi.testing.kit import PolicyRun, run_policy, run_policy_sync
 from luthien_asgi.testing.parts import Answer, Redacted, Refusal, Text, Thinking, ToolCall, Usage
@@ -26,13 +43,24 @@ from luthien_asgi.testing.watching import ResponseWatch
 __all__ = [
     "ASGIDriver",
     "Accumulated",
+    "Again",
     "Answer",
+    "BadChunk",
+    "ContentType",
+    "Delay",
     "Disconnect",
+    "Drip",
     "DriverResponse",
     "ErrorEvent",
     "Failure",
     "Fetched",
     "Garbage",
+    "Gzip",
+    "Half",
+    "HeaderBomb",
+    "Headers",
+    "Informational",
+    "LongLine",
     "PolicyProof",
     "PolicyRun",
     "ProviderRequest",
@@ -50,9 +78,11 @@ __all__ = [
     "Text",
     "Thinking",
     "ToolCall",
+    "Trailing",
     "Truncate",
     "Usage",
     "Violation",
+    "WrongLength",
     "accumulate_anthropic",
     "accumulate_openai",
     "accumulate_responses",

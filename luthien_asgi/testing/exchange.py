@@ -3,19 +3,37 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import socket
 import struct
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, assert_never
+from typing import Any, Final, NoReturn, assert_never
 
 from luthien_asgi import jsontext
 from luthien_asgi.errors import type_of_status
 from luthien_asgi.request import WireName
-from luthien_asgi.testing.faults import Disconnect, ErrorEvent, Failure, Fault, Garbage, RawStream, Reset, Stall, Truncate
-from luthien_asgi.testing.http1 import LAST_CHUNK, chunk, head
+from luthien_asgi.testing.faults import (
+    Again,
+    BadChunk,
+    Delay,
+    Disconnect,
+    Drip,
+    ErrorEvent,
+    EventFault,
+    Failure,
+    Fault,
+    Garbage,
+    Half,
+    LongLine,
+    RawStream,
+    Reset,
+    Stall,
+    Truncate,
+)
+from luthien_asgi.testing.http1 import head
+from luthien_asgi.testing.http_faults import HttpFault
+from luthien_asgi.testing.outgoing import GoneError, Outgoing
 from luthien_asgi.testing.parts import Answer
 from luthien_asgi.testing.waiting import Signal
 from luthien_asgi.testing.wires import RENDERERS
@@ -93,10 +111,11 @@ class Exchange:
     async def send(self, reply: Reply) -> bool:
         """Send a reply; tell whether the connection can serve another request."""
         try:
-            await self._dispatch(reply)
-            keep = True
+            keep = await self._dispatch(reply)
         except _EndedError as ended:
             keep = ended.keep
+        except GoneError:
+            keep = False
         except ConnectionError:
             keep = False
             self.request.client_closed()
@@ -109,25 +128,25 @@ class Exchange:
         raw = RawStream(jsontext.dumps(body), content_type=_JSON, status=status, headers=headers or {})
         return await self.send(raw)
 
-    async def _dispatch(self, reply: Reply) -> None:
+    async def _dispatch(self, reply: Reply) -> bool:
         renderer = RENDERERS[self.request.wire]
         match reply:
             case Failure(status, kind, message, headers):
                 body = renderer.error_body(kind or type_of_status(status), message)
-                await self._whole(status, jsontext.dumps(body), _JSON, headers)
+                return await self._whole(status, jsontext.dumps(body), _JSON, headers)
             case RawStream(faults=(), pace=0) if len(reply.events) == 1:
-                await self._whole(reply.status, reply.events[0], reply.content_type, reply.headers)
+                return await self._whole(reply.status, reply.events[0], reply.content_type, reply.headers)
             case RawStream():
-                await self._events(reply.events, reply, faults=reply.faults, pace=reply.pace)
+                return await self._events(reply.events, reply, faults=reply.faults, pace=reply.pace)
             case Answer() if self.request.streams:
                 raw = RawStream(renderer.events(reply, self.request.body))
-                await self._events(raw.events, raw, faults=reply.faults, pace=reply.pace)
+                return await self._events(raw.events, raw, faults=reply.faults, pace=reply.pace)
             case Answer():
-                await self._collected(reply)
+                return await self._collected(reply)
             case _:
                 assert_never(reply)
 
-    async def _collected(self, answer: Answer) -> None:
+    async def _collected(self, answer: Answer) -> bool:
         """Send an answer that was not asked for as a stream: its body is one event, an error event is an error response."""
         renderer = RENDERERS[self.request.wire]
         for fault in answer.faults:
@@ -136,24 +155,30 @@ class Exchange:
         raw = RawStream(jsontext.dumps(renderer.body(answer, self.request.body)), content_type=_JSON, faults=answer.faults)
         return await self._dispatch(raw)
 
-    async def _whole(self, status: int, content: bytes, content_type: str, headers: Mapping[str, str]) -> None:
+    async def _whole(self, status: int, content: bytes, content_type: str, headers: Mapping[str, str]) -> bool:
         fields = self._headers(content_type, headers) | {"content-length": str(len(content))}
-        await self._write(head(status, fields) + (b"" if self.request.method == "HEAD" else content))
+        body = b"" if self.request.method == "HEAD" else content
+        await Outgoing(self.request, self.writer).raw(head(status, fields) + body)
         self._count()
+        return True
 
-    async def _events(self, events: Sequence[bytes], reply: RawStream, *, faults: Sequence[Fault], pace: float) -> None:
-        await self._faults([fault for fault in faults if fault.after is None], begun=False)
-        fields = self._headers(reply.content_type, reply.headers) | {"transfer-encoding": "chunked"}
-        await self._write(head(reply.status, fields))
-        last = len(events)
-        places = [(min(fault.after, last), fault) for fault in faults if fault.after is not None]
+    async def _events(self, events: Sequence[bytes], reply: RawStream, *, faults: Sequence[Fault], pace: float) -> bool:
+        out = Outgoing(self.request, self.writer, [fault for fault in faults if isinstance(fault, HttpFault)])
+        acts = [fault for fault in faults if not isinstance(fault, HttpFault)]
+        for fault in acts:
+            if fault.after is None:
+                await self._fault(fault, out, b"")
+        fields = self._headers(reply.content_type, reply.headers)
+        await out.head(reply.status, fields, length=sum(map(len, events)))
+        places = _places(acts, len(events))
         for place, event in enumerate(events):
-            await self._faults([fault for at, fault in places if at == place], begun=True)
-            await self._pause(pace if place else 0.0)
-            await self._write(chunk(event))
+            rest = await self._faults(places.get(place, ()), out, event)
+            await out.pause(pace if place else 0.0)
+            await out.piece(rest)
             self._count()
-        await self._faults([fault for at, fault in places if at == last], begun=True)
-        await self._write(LAST_CHUNK)
+        await self._faults(places.get(len(events), ()), out, b"")
+        await out.end()
+        return out.keep
 
     def _headers(self, content_type: str, extra: Mapping[str, str]) -> dict[str, str]:
         name = "request-id" if self.request.wire == "anthropic" else "x-request-id"
@@ -163,43 +188,49 @@ class Exchange:
         self.request.sent += 1
         self.request.signal.notify()
 
-    async def _write(self, data: bytes) -> None:
-        if self.request.closed_early:
-            raise _EndedError(keep=False)
-        self.writer.write(data)
-        await self.writer.drain()
-
-    async def _pause(self, seconds: float) -> None:
-        """Wait between two events, but not for a client that has left."""
-        if seconds:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(seconds):
-                    await self.request.signal.until(lambda: self.request.closed_early)
-
-    async def _faults(self, faults: Sequence[Fault], *, begun: bool) -> None:
+    async def _faults(self, faults: Sequence[EventFault], out: Outgoing, event: bytes) -> bytes:
+        """Let the faults at one place happen, and return what is left to send of the event that follows."""
         for fault in faults:
-            await self._fault(fault, begun=begun)
+            event = await self._fault(fault, out, event)
+        return event
 
-    async def _fault(self, fault: Fault, *, begun: bool) -> None:
+    async def _fault(self, fault: EventFault, out: Outgoing, event: bytes) -> bytes:
         match fault:
             case Stall():
-                await self.request.signal.until(lambda: self.request.released or self.request.closed_early)
+                await out.silence()
+            case Delay(seconds=seconds):
+                await out.silence(seconds)
+            case Drip(seconds=seconds, size=size):
+                out.drip(seconds, size)
+            case Half():
+                cut = fault.of(event)
+                await out.piece(event[:cut])
+                return event[cut:]
+            case Garbage(after=None, data=data) | BadChunk(data=data):
+                await out.raw(data)
             case Garbage(data=data):
-                await self._write(chunk(data) if begun else data)
-            case Reset():
-                self._reset()
-                raise _EndedError(keep=False)
-            case Disconnect():
-                raise _EndedError(keep=False)
-            case Truncate():
-                await self._write(LAST_CHUNK)
-                raise _EndedError(keep=True)
-            case ErrorEvent():
-                frame = RENDERERS[self.request.wire].error_frame(fault.type, fault.message)
-                await self._write(chunk(frame) + LAST_CHUNK)
-                raise _EndedError(keep=True)
+                await out.piece(data)
+            case LongLine(size=size):
+                await out.long_line(size)
+            case Again(text=text, id=name):
+                for other in RENDERERS[self.request.wire].events(Answer(text, id=name), self.request.body):
+                    await out.piece(other)
+            case Reset() | Disconnect() | Truncate() | ErrorEvent():
+                await self._end(fault, out)
             case _:
                 assert_never(fault)
+        return event
+
+    async def _end(self, fault: Reset | Disconnect | Truncate | ErrorEvent, out: Outgoing) -> NoReturn:
+        """End the response before its answer has ended."""
+        if isinstance(fault, Reset | Disconnect):
+            if isinstance(fault, Reset):
+                self._reset()
+            raise _EndedError(keep=False)
+        if isinstance(fault, ErrorEvent):
+            await out.piece(RENDERERS[self.request.wire].error_frame(fault.type, fault.message))
+        await out.end()
+        raise _EndedError(keep=out.keep)
 
     def _reset(self) -> None:
         """Close with a RST: without lingering, the kernel throws the connection away."""
@@ -207,3 +238,13 @@ class Exchange:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.request.finished = True
         self.writer.transport.abort()
+
+
+def _places(faults: Sequence[EventFault], last: int) -> dict[int, list[EventFault]]:
+    """Return the faults by the number of events that are sent before them."""
+    places: dict[int, list[EventFault]] = {}
+    for fault in faults:
+        if fault.after is not None:
+            place = min(fault.after, last) if fault.after >= 0 else max(0, last + fault.after)
+            places.setdefault(place, []).append(fault)
+    return places

@@ -1,7 +1,9 @@
 """What can go wrong with an answer on its way, and replies that are no answers.
 
 `after` counts the events that are sent before the fault (pings and the role chunk are events); None is before the response's
-headers. A fault whose place is behind the last event happens at the end.
+headers. A fault whose place is behind the last event happens at the end, and a negative one counts from there: -1 is before the
+last event, `[DONE]` or `message_stop`. Faults at one place happen in their order, so `Half(after=3), Stall(after=3)` is half a
+frame and then silence. What goes wrong with the HTTP response as a whole is in `luthien_asgi.testing.http_faults`.
 """
 
 from __future__ import annotations
@@ -9,10 +11,30 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from luthien_asgi import jsontext
+from luthien_asgi.testing.http_faults import HttpFault
 
-__all__ = ["Disconnect", "ErrorEvent", "Failure", "Fault", "Garbage", "RawStream", "Reset", "Stall", "Truncate", "recording"]
+__all__ = [
+    "Again",
+    "BadChunk",
+    "Delay",
+    "Disconnect",
+    "Drip",
+    "ErrorEvent",
+    "EventFault",
+    "Failure",
+    "Fault",
+    "Garbage",
+    "Half",
+    "LongLine",
+    "RawStream",
+    "Reset",
+    "Stall",
+    "Truncate",
+    "recording",
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,6 +42,23 @@ class Stall:
     """Silence until the request's `release()` is called, or the client leaves."""
 
     after: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Delay:
+    """Silence for so many seconds, after which the answer goes on; also ended by `release()`, or by a client that leaves."""
+
+    after: int | None = None
+    seconds: float = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Drip:
+    """From here on the next `size` bytes of the connection go out one by one, so many seconds apart."""
+
+    after: int | None = 0
+    seconds: float = 0.05
+    size: int = 100
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,11 +83,58 @@ class Truncate:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Half:
+    """The first part of the next event is sent alone; its rest follows, unless another fault at this place prevents it.
+
+    It is cut after `at` bytes; by default in its middle, or inside its first character of several UTF-8 bytes (where it has none,
+    in its middle too).
+    """
+
+    after: int = 0
+    at: int | Literal["middle", "character"] = "middle"
+
+    def of(self, event: bytes) -> int:
+        """Return how many bytes of the event are sent at first."""
+        if isinstance(self.at, int):
+            return min(self.at, len(event))
+        inside = next((place for place, byte in enumerate(event) if byte >= _UTF8_CONTINUED), None)
+        return len(event) // 2 if inside is None or self.at == "middle" else inside + 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Garbage:
     """Bytes that are no HTTP (before the headers) or no event (after them) are sent; then the answer goes on."""
 
     after: int | None = None
     data: bytes = b"data: {]\n\n"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BadChunk:
+    """Bytes where HTTP's chunked coding has the size of the next chunk; then the answer goes on."""
+
+    after: int = 0
+    data: bytes = b"zz\r\n"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LongLine:
+    """A line of `size` bytes, begun as data of an event. It is made while it is sent and never held; then the answer goes on."""
+
+    after: int = 0
+    size: int = 100 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Again:
+    """A second answer within the stream: all of its events, with an id of its own, from its first to its last.
+
+    After 1000 it comes after the end (`[DONE]`, `message_stop`), after -1 before that.
+    """
+
+    after: int = 1000
+    text: str = "second"
+    id: str = "scripted-2"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,7 +148,10 @@ class ErrorEvent:
     """The status when the request does not stream."""
 
 
-Fault = Stall | Reset | Disconnect | Truncate | Garbage | ErrorEvent
+EventFault = Stall | Delay | Drip | Reset | Disconnect | Truncate | Half | Garbage | BadChunk | LongLine | Again | ErrorEvent
+Fault = EventFault | HttpFault
+_UTF8_CONTINUED = 0xC0
+"""The first byte of a character of several bytes is this or more."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,8 +4,7 @@
         ...                                     # provider.url is the base URL, provider.requests what came in
 
 It answers `POST /v1/chat/completions`, `POST /v1/messages`, `POST /v1/messages/count_tokens` and `GET /v1/models` (each also
-without `/v1`, and chat completions at Azure's addresses). It is meant for tests and demonstrations: it knows no authentication
-and no TLS.
+without `/v1`, and chat completions at Azure's addresses). It is meant for tests and demonstrations: it knows no authentication.
 """
 
 from __future__ import annotations
@@ -14,6 +13,7 @@ import asyncio
 import contextlib
 import itertools
 import re
+import ssl
 import threading
 from collections.abc import Awaitable, Coroutine
 from types import TracebackType
@@ -73,13 +73,19 @@ class ScriptedProvider:
     the `ProviderRequest`. A reply is an `Answer`, a `RawStream` or a `Failure`; for anything else the client gets a 500, and
     `script_errors` has the reason.
 
+    `tls` is the server's side of TLS. A context with a certificate that nobody vouches for, or one that wants the client's, is a
+    fault like others.
+
     With `strict=True` a request whose history the real API refuses is answered with a 400 (see `check_history`), also one whose
     thinking differs from what was signed here.
     """
 
-    def __init__(self, script: Script, *, strict: bool = False, host: str = "127.0.0.1", port: int = 0) -> None:
+    def __init__(
+        self, script: Script, *, strict: bool = False, host: str = "127.0.0.1", port: int = 0, tls: ssl.SSLContext | None = None
+    ) -> None:
         self.script = script
         self.strict = strict
+        self.tls = tls
         self.host = host
         self.port = port
         self.requests: list[ProviderRequest] = []
@@ -99,12 +105,17 @@ class ScriptedProvider:
     @property
     def url(self) -> str:
         """The base URL without a path: what the Anthropic SDK wants; the OpenAI SDK wants `/v1` behind it."""
-        return f"http://{self.host}:{self.port}"
+        return f"http{'s' if self.tls else ''}://{self.host}:{self.port}"
+
+    @property
+    def connections(self) -> int:
+        """How many connections are open, at work or waiting for another request."""
+        return len(self._connections)
 
     async def start(self) -> Self:
         """Listen on the running loop. A port of 0 becomes a free one."""
         self._loop = asyncio.get_running_loop()
-        self._server = await self._loop.create_server(lambda: _Connection(self), self.host, self.port)
+        self._server = await self._loop.create_server(lambda: _Connection(self), self.host, self.port, ssl=self.tls)
         self.port = self._server.sockets[0].getsockname()[1]
         return self
 
