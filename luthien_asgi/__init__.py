@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from luthien_asgi.blocks import Block, BlockKind
     from luthien_asgi.chunk_edits import with_text
     from luthien_asgi.chunks import Chunk, read_part
+    from luthien_asgi.clients import Client, ClientKey
     from luthien_asgi.compose import Chain, Governed, Together
     from luthien_asgi.context import ModelAnswer, ObservabilityContext, PolicyContext, StreamContext
     from luthien_asgi.errors import (
@@ -60,6 +61,7 @@ _MODULES: Final = {
     "blocks": ("Block", "BlockKind"),
     "chunk_edits": ("with_text",),
     "chunks": ("Chunk", "read_part"),
+    "clients": ("Client", "ClientKey"),
     "compose": ("Chain", "Governed", "Together"),
     "context": ("ModelAnswer", "ObservabilityContext", "PolicyContext", "StreamContext"),
     "errors": (
@@ -111,6 +113,8 @@ __all__ = [
     "Chain",
     "ChatRequest",
     "Chunk",
+    "Client",
+    "ClientKey",
     "ConfigError",
     "Decision",
     "Defer",

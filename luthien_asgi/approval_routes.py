@@ -69,7 +69,7 @@ class OperatorRequest:
         if self.desk.auth is None:
             msg = "No operator has a key, so nobody may see what waits, or answer."
             raise ApiError(msg, status=403)
-        return await authenticate(self.desk.auth, self.headers)
+        return (await authenticate(self.desk.auth, self.headers)).name
 
     async def _body(self) -> bytes:
         if self.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":

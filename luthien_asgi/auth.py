@@ -1,13 +1,16 @@
 """Who may ask: clients' keys, an authenticator of the user's own, or nobody but this machine.
 
-Strategy: an authenticator takes the request's headers and returns the client's *name*, which records and policies see; the key is
-seen by nobody. It raises `ApiError` (401, 403 or 415) for everybody else. What is ambiguous is refused:
+Strategy: an authenticator takes the request's headers and returns the client: its *name*, which records and policies see, or a
+`Client`, which also says what it may ask for; the key is seen by nobody. It raises `ApiError` (401, 403 or 415) for everybody
+else. What is ambiguous is refused:
 
 1. A request with two different credentials (`Authorization` and `x-api-key`, or one of them twice) is a 401, also when one of
    them is known: whatever stands before this server may have checked the other one.
 2. `x-luthien-key`, where it is sent, is the credential for this server; `Authorization` and `x-api-key` are then the client's own
    for the provider (a `passthrough` model). Without it they are for this server.
 3. Only `Authorization: Bearer` counts; another scheme is no credential.
+4. A `Content-Type` is looked at where nobody has a key: a web page can post to loopback, and cannot send a key. With keys a body
+   is what it is, whatever `curl -d` calls it.
 """
 
 from __future__ import annotations
@@ -16,39 +19,48 @@ import hmac
 import inspect
 import logging
 import re
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from hashlib import sha256
 from ipaddress import AddressValueError, IPv4Address
 from typing import Final
 from urllib.parse import urlsplit
 
+from luthien_asgi.clients import Client, ClientKey
 from luthien_asgi.errors import ApiError, ConfigError
 
 __all__ = ["Auth", "Authenticator", "KeyAuth", "LoopbackGuard", "authenticate", "credential_of"]
 
 _log: Final = logging.getLogger(__name__)
 
-Authenticator = Callable[[Mapping[str, str]], str | Awaitable[str]]
-"""Takes the request's headers, returns the client's name, or raises `ApiError`. Plain or async; a plain one must not block."""
+Authenticator = Callable[[Mapping[str, str]], str | Client | Awaitable[str | Client]]
+"""Takes the request's headers, returns the client or its name, or raises `ApiError`. Plain or async; a plain one must not block.
+
+Where it has a method `knows(credential)`, that says whether a credential is one of this server's, which no provider may see.
+"""
 Auth = Authenticator
 
 OWN_HEADER: Final = "x-luthien-key"
 """The header for this server's key when the usual ones carry the client's own credential for the provider."""
 SHORTEST_KEY: Final = 8
+LONGEST_KEY: Final = 4096
 _UNRESOLVED: Final = "os.environ/"
 _BEARER: Final = re.compile(r"bearer[ \t]+(\S.*)\Z", re.IGNORECASE | re.DOTALL)
 
 
-async def authenticate(auth: Auth | None, headers: Mapping[str, str]) -> str:
-    """Return the name of the client that sent these headers; empty when there is no authenticator.
+_NOBODY: Final = Client(name="")
+_LOCAL: Final = Client(name="local")
+
+
+async def authenticate(auth: Auth | None, headers: Mapping[str, str]) -> Client:
+    """Return the client that sent these headers; one without a name when there is no authenticator.
 
     Raises `ApiError`: the authenticator's own, 401 when it returned no name, 500 when it failed in any other way.
     """
     if auth is None:
-        return ""
+        return _NOBODY
     try:
         said = auth(headers)
-        name: object = await said if inspect.isawaitable(said) else said
+        client: object = await said if inspect.isawaitable(said) else said
     except ApiError:
         raise
     except Exception as error:
@@ -56,66 +68,84 @@ async def authenticate(auth: Auth | None, headers: Mapping[str, str]) -> str:
         _log.error("the authenticator failed: %s", type(error).__name__)
         msg = "The client could not be authenticated."
         raise ApiError(msg, status=500) from None
-    if not isinstance(name, str) or not name:
+    if isinstance(client, str):
+        client = Client(name=client)
+    if not isinstance(client, Client) or not client.name:
         raise _unauthenticated("This key is not known here.")
-    return name
+    return client
 
 
-def credential_of(headers: Mapping[str, str], *, auth: Auth | None = None) -> str | None:
+def credential_of(headers: Mapping[str, str], *, auth: Auth | None = None, others: Iterable[Auth | None] = ()) -> str | None:
     """Return the client's own credential for the provider, or None when it sent none.
 
-    With `auth`, a key of this server's is not the client's own and is not returned: it must not reach a provider. Only `KeyAuth`
-    can be asked that; with another authenticator clients send this server's key as `x-luthien-key`. Raises `ApiError` (401) when
-    two different credentials were sent.
+    `auth` let the client in; `others` have keys too (operators'). A key of this server's is not the client's own and is not
+    returned: it must not reach a provider. An authenticator that cannot be asked, for want of a method `knows`, may have read any
+    header: then only what was sent beside `x-luthien-key` is the client's own. Raises `ApiError` (401) when two different
+    credentials were sent.
     """
     credential = _only(_provider_credentials(headers))
-    if credential is None or (isinstance(auth, KeyAuth) and auth.knows(credential)):
+    if credential is None or any(_knows(each, credential) for each in (auth, *others)):
+        return None
+    if auth is not None and not hasattr(auth, "knows") and not _values(headers, OWN_HEADER) - {""}:
         return None
     return credential
+
+
+def _knows(auth: Auth | None, credential: str) -> bool:
+    knows = getattr(auth, "knows", None)
+    return callable(knows) and bool(knows(credential))
 
 
 class KeyAuth:
     """Lets clients in that send one of these keys, as `Authorization: Bearer …`, `x-api-key` or `x-luthien-key`.
 
-    `keys` maps a client's name to its key; a sequence of keys names them `client-1`, `client-2`, …. Keys are compared in constant
-    time, all of them each time, and kept as digests only. Raises `ConfigError` for no keys, for a key that is shorter than 8
-    characters, not resolved (`os.environ/…`), used twice, or that no header can carry.
+    `keys` maps a client's name to its key, or to a `ClientKey` that also says which models it opens; a sequence of keys names
+    them `client-1`, `client-2`, …. Keys are compared in constant time, all of them each time, and kept as digests only. Raises
+    `ConfigError` for no keys, for a key that is shorter than 8 or longer than 4096 characters, not resolved (`os.environ/…`),
+    used twice, or that no header can carry.
     """
 
-    __slots__ = ("_digests",)
+    __slots__ = ("_clients",)
 
-    def __init__(self, keys: Mapping[str, str] | Sequence[str]) -> None:
-        self._digests: Final = tuple((name, _digest(key.encode())) for name, key in _checked(_named(keys)).items())
+    def __init__(self, keys: Mapping[str, str | ClientKey] | Sequence[str | ClientKey]) -> None:
+        given = {name: key if isinstance(key, ClientKey) else ClientKey(key=key) for name, key in _named(keys).items()}
+        _check({name: each.key for name, each in given.items()})
+        self._clients: Final = tuple(
+            (Client(name=name, models=_fixed(each.models), streams=each.streams), _digest(each.key.encode()))
+            for name, each in given.items()
+        )
 
-    def __call__(self, headers: Mapping[str, str]) -> str:
-        """Return the name of the client that a request's headers belong to, or raise `ApiError` (401)."""
+    def __call__(self, headers: Mapping[str, str]) -> Client:
+        """Return the client that a request's headers belong to, or raise `ApiError` (401)."""
         presented = _only(_values(headers, OWN_HEADER) or _provider_credentials(headers))
         if presented is None:
             raise _unauthenticated("A key is needed: send it as 'Authorization: Bearer …' or 'x-api-key'.")
-        name = self._name_of(presented)
-        if not name:
+        client = self._client_of(presented)
+        if client is None:
             raise _unauthenticated("This key is not known here.")
-        return name
+        return client
 
     def knows(self, credential: str) -> bool:
         """Tell whether a credential is a key of this server's."""
-        return bool(self._name_of(credential))
+        return self._client_of(credential) is not None
 
     def shares_a_key_with(self, other: KeyAuth) -> bool:
         """Tell whether a key is known to both."""
-        theirs = {digest for _, digest in other._digests}
-        return any(digest in theirs for _, digest in self._digests)
+        theirs = {digest for _, digest in other._clients}
+        return any(digest in theirs for _, digest in self._clients)
 
     def __repr__(self) -> str:
-        return f"KeyAuth(clients={[name for name, _ in self._digests]!r})"
+        return f"KeyAuth(clients={[client.name for client, _ in self._clients]!r})"
 
-    def _name_of(self, presented: str) -> str:
+    def _client_of(self, presented: str) -> Client | None:
+        if len(presented) > LONGEST_KEY:
+            return None  # before it is hashed
         candidates = [_digest(form) for form in _forms(presented)]
-        found = ""
-        for name, digest in self._digests:
+        found = None
+        for client, digest in self._clients:
             for candidate in candidates:
                 if hmac.compare_digest(candidate, digest):
-                    found = name  # no early return: the time must not tell which key it was
+                    found = client  # no early return: the time must not tell which key it was
         return found
 
 
@@ -123,16 +153,17 @@ class LoopbackGuard:
     """Lets in what runs on this machine and keeps web pages out, which can post to loopback from any site.
 
     A request needs a loopback `Host` (DNS rebinding brings another), no `Origin` or a loopback one, no `Sec-Fetch-Site:
-    cross-site`, and a JSON `Content-Type` when it has a body (a page can post other types without asking). Else `ApiError`, 403
-    or 415. It is for a server that listens on loopback only: a `Host` header proves nothing about who is on the other end.
+    cross-site`, no header that a proxy adds (whoever it passed on may be anywhere), and a JSON `Content-Type` when it has a body
+    (a page can post other types without asking). Else `ApiError`, 403 or 415. It is for a server that listens on loopback only: a
+    `Host` header proves nothing about who is on the other end, and a proxy need not say that it is one.
     """
 
     __slots__ = ()
 
-    def __call__(self, headers: Mapping[str, str]) -> str:
-        """Return the client's name, always `local`, or raise `ApiError`; a request that announces a body must be JSON."""
+    def __call__(self, headers: Mapping[str, str]) -> Client:
+        """Return the client, always `local`, or raise `ApiError`; a request that announces a body must be JSON."""
         self.check(headers, method="POST" if _has_body(headers) else "GET")
-        return "local"
+        return _LOCAL
 
     def check(self, headers: Mapping[str, str], *, method: str) -> None:
         """Raise `ApiError` for a request that a web page or a rebound name may have sent."""
@@ -141,10 +172,17 @@ class LoopbackGuard:
             raise _forbidden("this server answers requests to localhost only: the Host header names another, or none")
         if not all(_is_loopback_origin(origin) for origin in _values(headers, "origin")):
             raise _forbidden("this server does not answer web pages of other origins")
+        if any(name.lower() in _FORWARDING for name in headers):
+            raise _forbidden("a proxy passed this request on, and whom it came from cannot be known: keys are needed behind one")
         if any(site.lower() == "cross-site" for site in _values(headers, "sec-fetch-site")):
             raise _forbidden("this server does not answer web pages of other sites")
         if method.upper() not in {"GET", "HEAD"}:
             _check_json(_values(headers, "content-type"))
+
+    def knows(self, credential: str) -> bool:
+        """Tell that no credential is one of this server's: it has none."""
+        del credential
+        return False
 
     def __repr__(self) -> str:
         return "LoopbackGuard()"
@@ -184,7 +222,11 @@ def _check_json(types: set[str]) -> None:
 # --- keys ------------------------------------------------------------------------------------------------------------------
 
 
-def _named(keys: Mapping[str, str] | Sequence[str]) -> dict[str, str]:
+def _fixed(models: Sequence[str] | None) -> Sequence[str] | None:
+    return None if models is None else tuple(models)
+
+
+def _named(keys: Mapping[str, str | ClientKey] | Sequence[str | ClientKey]) -> dict[str, str | ClientKey]:
     if isinstance(keys, str | bytes):
         msg = "keys must be a list of keys or a mapping of names to keys, not one string"
         raise ConfigError(msg)
@@ -193,7 +235,7 @@ def _named(keys: Mapping[str, str] | Sequence[str]) -> dict[str, str]:
     return {f"client-{number}": key for number, key in enumerate(keys, start=1)}
 
 
-def _checked(keys: dict[str, str]) -> dict[str, str]:
+def _check(keys: dict[str, str]) -> None:
     if not keys:
         msg = "no keys were given: nobody could ask"
         raise ConfigError(msg)
@@ -204,12 +246,13 @@ def _checked(keys: dict[str, str]) -> dict[str, str]:
     if len(set(keys.values())) < len(keys):
         msg = "two clients have the same key: a request could not be told to be the one's or the other's"
         raise ConfigError(msg)
-    return keys
 
 
 def _problem(name: object, key: object) -> str:
     if not isinstance(key, str) or len(key) < SHORTEST_KEY:
         return f"is not a text of {SHORTEST_KEY} characters or more"
+    if len(key) > LONGEST_KEY:
+        return f"is longer than {LONGEST_KEY} characters"
     if key.startswith(_UNRESOLVED):
         return "is still the name of an environment variable and not its value"
     if key != key.strip() or not key.isprintable():
@@ -234,6 +277,26 @@ def _digest(key: bytes) -> bytes:
 
 # --- loopback --------------------------------------------------------------------------------------------------------------
 
+_FORWARDING: Final = frozenset(
+    {
+        "forwarded",
+        "via",
+        "x-forwarded-for",
+        "x-forwarded-host",
+        "x-forwarded-proto",
+        "x-forwarded-port",
+        "x-forwarded-server",
+        "x-real-ip",
+        "x-client-ip",
+        "x-cluster-client-ip",
+        "true-client-ip",
+        "cf-connecting-ip",
+        "fly-client-ip",
+        "x-original-forwarded-for",
+        "x-envoy-external-address",
+    }
+)
+"""What reverse proxies and tunnels add (RFC 7239, RFC 9110 7.6.3, and the names that common ones have of their own)."""
 _HOST: Final = re.compile(r"(\[::1\]|[A-Za-z0-9.-]+)(?::[0-9]{1,5})?\Z")
 
 

@@ -2,8 +2,8 @@
 
 A file is read to its end: the error that `load` raises lists every problem, one `file:line: key: message` a line.
 
-The top level holds `model_list` (LiteLLM's own shape), `policy`, `auth`, `approvals`, `record`, `settings`, `limits`, `paths` and
-`server`.
+The top level holds `model_list` (LiteLLM's own shape), `policy`, `auth`, `operators`, `approvals`, `record`, `settings`,
+`limits`, `paths` and `server`.
 Sections of LiteLLM's own files that mean nothing here are ignored with a warning. `os.environ/NAME` stands for an environment
 variable anywhere; the values of those variables are in no message.
 """
@@ -20,10 +20,11 @@ from typing import Any, Final, cast
 from luthien_asgi.approvals import Approvals
 from luthien_asgi.backend import LiteLLMBackend
 from luthien_asgi.backend.models import Deployment, read_deployment
+from luthien_asgi.clients import ClientKey
 from luthien_asgi.compose import Composable, policies_of
 from luthien_asgi.config_approvals import read_approvals
 from luthien_asgi.config_classes import made
-from luthien_asgi.config_keys import read_keys
+from luthien_asgi.config_keys import Keys, read_client_keys, read_operator_keys
 from luthien_asgi.config_models import read_models
 from luthien_asgi.config_policies import read_policies
 from luthien_asgi.config_schema import Section
@@ -35,7 +36,7 @@ from luthien_asgi.yaml_lines import Document, read
 
 __all__ = ["Config", "load"]
 
-_SECTIONS: Final = ("model_list", "policy", "auth", "approvals", "record", "settings", "limits", "paths", "server")
+_SECTIONS: Final = ("model_list", "policy", "auth", "operators", "approvals", "record", "settings", "limits", "paths", "server")
 _LITELLM_SECTIONS: Final = ("litellm_settings", "router_settings", "general_settings", "environment_variables")
 _RECORD_KEYS: Final = ("sink", "config", "content", "mask")
 _CONTENTS: Final = ("full", "final", "hash")
@@ -59,8 +60,10 @@ class Config:
     model_list: Sequence[Mapping[str, Any]] = field(repr=False)
     policy: Composable | None = None
     recorder: TransactionRecorder = field(default_factory=NullRecorder)
-    auth: Sequence[str] | Mapping[str, str] | None = field(default=None, repr=False)
+    auth: Sequence[str | ClientKey] | Keys | None = field(default=None, repr=False)
     """The clients' keys, or keys by name; None when there is no `auth` section."""
+    operators: Sequence[str | ClientKey] | Keys | None = field(default=None, repr=False)
+    """The operators' keys, or keys by name; None when there is no `operators` section."""
     approvals: Approvals | None = None
     settings: StreamSettings = field(default_factory=StreamSettings)
     limits: Limits = field(default_factory=Limits)
@@ -115,7 +118,8 @@ def _config(top: Section) -> Config | None:
     models = _models(sections)
     policies = read_policies(given["policy"])
     auth = _auth(given["auth"])
-    approvals = read_approvals(given["approvals"], clients=auth)
+    operators = _operators(given["operators"], clients=auth)
+    approvals = read_approvals(given["approvals"], clients=auth, operators=operators)
     if models:
         policies.check_needs(LiteLLMBackend(model_list=models), has_desk=given["approvals"].value is not None)
     return Config(
@@ -124,6 +128,7 @@ def _config(top: Section) -> Config | None:
         policy=policies.policy,
         recorder=_recorder(given["record"], policies.policy),
         auth=auth,
+        operators=operators,
         approvals=approvals,
         settings=given["settings"].dataclass(StreamSettings),
         limits=given["limits"].dataclass(Limits),
@@ -196,14 +201,23 @@ def _mask(section: Section, policy: Composable | None) -> Callable[[str], str] |
     return masked
 
 
-def _auth(section: Section) -> Mapping[str, str] | None:
+def _auth(section: Section) -> Keys | None:
+    keys = _keys(section)
+    return read_client_keys(keys) if keys is not None else None
+
+
+def _operators(section: Section, *, clients: Keys | None) -> Keys | None:
+    keys = _keys(section)
+    return read_operator_keys(keys, clients=clients) if keys is not None else None
+
+
+def _keys(section: Section) -> Section | None:
     if section.value is None:
         return None
     keys = section.keys(("keys",)).get("keys")
     if keys is None:
         section.problem("keys is missing: a list of keys, or keys by name")
-        return None
-    return read_keys(keys, whose="client")
+    return keys
 
 
 def _paths(section: Section, approvals: Section, *, operators: bool) -> Paths:

@@ -14,7 +14,7 @@ from typing import Any, Final
 from luthien_asgi import plugins
 from luthien_asgi.approvals import Approvals
 from luthien_asgi.auth import KeyAuth
-from luthien_asgi.config_keys import entries, read_keys
+from luthien_asgi.config_keys import Keys, read_operator_keys
 from luthien_asgi.config_schema import Section
 from luthien_asgi.errors import ConfigError
 from luthien_asgi.private_folder import default_folder
@@ -24,13 +24,16 @@ __all__ = ["read_approvals"]
 _KEYS: Final = ("keys", "timeout", "directory", "notify", "limit")
 
 
-def read_approvals(section: Section, *, clients: Mapping[str, str] | None) -> Approvals | None:
-    """Return the desk, which is not opened; what is wrong with it is in the document."""
+def read_approvals(section: Section, *, clients: Keys | None, operators: Keys | None) -> Approvals | None:
+    """Return the desk, which is not opened; what is wrong with it is in the document.
+
+    `operators` are those of the whole gateway, who answer where the section has no keys of its own.
+    """
     if section.value is None:
         return None
     before = len(section.document.problems)
     keys = section.keys(_KEYS)
-    operators = _operators(section, keys, clients)
+    own = _own_keys(section, keys, clients) if "keys" in keys or operators is None else operators
     directory = keys["directory"].text() if "directory" in keys else None
     given: dict[str, Any] = {
         "directory": Path(directory) if directory is not None else default_folder(str(Path(section.document.file).resolve())),
@@ -40,24 +43,19 @@ def read_approvals(section: Section, *, clients: Mapping[str, str] | None) -> Ap
     if len(section.document.problems) > before or section.document.unresolved:
         return None
     try:
-        return Approvals(auth=KeyAuth(operators) if operators else None, **given)
+        return Approvals(auth=KeyAuth(own) if own else None, **given)
     except ConfigError as error:
         section.problem(str(error), at="directory" if directory is not None else None)
         return None
 
 
-def _operators(section: Section, keys: Mapping[str, Section], clients: Mapping[str, str] | None) -> Mapping[str, str]:
-    """Return the operators' keys by name."""
-    if "keys" not in keys:
-        if "notify" not in keys and isinstance(section.value, dict):
-            section.problem("keys is missing: operators' keys, a list or by name (or notify, for a callback that decides)")
-        return {}
-    theirs = {*clients.values()} if clients is not None else set()
-    operators = read_keys(keys["keys"], whose="operator")
-    for entry in entries(keys["keys"]) if theirs.intersection(operators.values()) else ():
-        if entry.value in theirs:
-            entry.problem("is a client's key too, and a client could approve its own requests")
-    return operators
+def _own_keys(section: Section, keys: Mapping[str, Section], clients: Keys | None) -> Keys:
+    """Return the keys of those who decide, by name."""
+    if "keys" in keys:
+        return read_operator_keys(keys["keys"], clients=clients)
+    if "notify" not in keys and isinstance(section.value, dict):
+        section.problem("keys is missing: operators' keys, a list or by name (or notify, for a callback that decides)")
+    return {}
 
 
 def _positive(section: Section, *, whole: bool) -> float | None:

@@ -32,26 +32,28 @@ class ClientConnection:
         self.gone = Flag()
         self._racers: set[_Racer] = set()
 
-    async def read_body(self, *, limit: int) -> bytes:
+    async def read_body(self, *, limit: int, announced: str = "") -> bytes:
         """Return the whole body.
 
-        Raises `RequestError` (413) as soon as more than `limit` bytes came, and `ClientGoneError` when the client left.
+        Raises `RequestError` (413) as soon as more than `limit` bytes came, at once where `announced` (the `Content-Length`) says
+        that they will, and `ClientGoneError` when the client left.
         """
-        parts: list[bytes] = []
-        size = 0
+        if announced.isascii() and announced.isdigit() and _exceeds(announced, limit):
+            raise _too_long(limit)
+        body = bytearray()  # one buffer that grows: a body that comes a byte at a time is not kept as millions of objects
         while True:
             message = await self._receive()
             if message["type"] == "http.disconnect":
                 self._leave()
                 raise ClientGoneError
-            part = message.get("body", b"")
-            size += len(part)
-            if size > limit:
-                msg = f"The request body is longer than {limit} bytes (body_bytes)."
-                raise RequestError(msg, status=413)
-            parts.append(part)
-            if not message.get("more_body", False):
-                return b"".join(parts)
+            part, ended = message.get("body", b""), not message.get("more_body", False)
+            if len(body) + len(part) > limit:
+                raise _too_long(limit)
+            if ended and not body:
+                return bytes(part)
+            body += part
+            if ended:
+                return bytes(body)
 
     async def watch(self) -> None:
         """Wait for the disconnect and announce it. Run as a task once the body was read."""
@@ -90,6 +92,15 @@ class ClientConnection:
         self.gone.set()
         for racer in self._racers:
             racer.cancel()
+
+
+def _exceeds(digits: str, limit: int) -> bool:
+    number = digits.lstrip("0") or "0"
+    return len(number) > len(str(limit)) or int(number) > limit
+
+
+def _too_long(limit: int) -> RequestError:
+    return RequestError(f"The request body is longer than {limit} bytes (body_bytes).", status=413)
 
 
 class _Racer:

@@ -22,6 +22,7 @@ __all__ = [
     "RequestDenied",
     "RequestError",
     "StreamStateError",
+    "busy",
 ]
 
 _NO_HEADERS: Final[Mapping[str, str]] = MappingProxyType({})
@@ -92,6 +93,11 @@ class RequestError(ApiError):
     """The client's request cannot be served as it is; `param` names the field."""
 
     status = 400
+
+
+def busy(message: str) -> ApiError:
+    """Return the error for a request that there is no room for now: a 429 that says when to try again."""
+    return ApiError(message, status=429, headers={"retry-after": "1"})
 
 
 class RequestDenied(ApiError):

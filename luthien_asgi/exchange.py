@@ -6,7 +6,7 @@ import asyncio
 import logging
 import time
 import uuid
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -14,10 +14,11 @@ from luthien_asgi.approvals import Approvals
 from luthien_asgi.asking import ModelAsker
 from luthien_asgi.auth import Auth, authenticate, credential_of
 from luthien_asgi.backend.protocol import Backend, BackendCall, Target
+from luthien_asgi.clients import Client
 from luthien_asgi.completion import Completion
 from luthien_asgi.context import ObservabilityContext, PolicyContext
 from luthien_asgi.disconnect import ClientConnection, ClientGoneError
-from luthien_asgi.errors import ApiError, RequestError
+from luthien_asgi.errors import ApiError, RequestError, busy
 from luthien_asgi.executor import as_failure
 from luthien_asgi.extras_gate import gated_error
 from luthien_asgi.hooks import HookCaller
@@ -29,6 +30,7 @@ from luthien_asgi.request_judging import RequestJudge
 from luthien_asgi.responses import send_error, send_json
 from luthien_asgi.settings import Limits, StreamSettings
 from luthien_asgi.shadow import Shadows
+from luthien_asgi.slots import Slots
 from luthien_asgi.telemetry import Telemetry
 from luthien_asgi.wire.protocol import WireFormat
 
@@ -54,6 +56,8 @@ class Services:
     settings: StreamSettings
     limits: Limits
     approvals: Approvals | None = None
+    operators: Auth | None = None
+    slots: Slots = field(default_factory=Slots)
     after: Shadows = field(default_factory=Shadows)
     """What goes on when an answer is over: the end of policies in shadow, and the records that wait for it."""
 
@@ -89,28 +93,27 @@ class Exchange:
 
     async def answer(self) -> None:
         """Answer a completion request. The client gets an answer or an error in its format; the record gets one end."""
-        await self._guarded(self._complete())
+        await self._guarded(self._admitted(self._complete))
 
     async def count(self) -> None:
         """Answer a request to count tokens: the request's policy applies, because its content goes to the provider."""
-        await self._guarded(self._count())
+        await self._guarded(self._admitted(self._count))
 
     async def models(self) -> None:
-        """Answer with the models that a client may ask for."""
+        """Answer with the models that the client may ask for."""
         await self._guarded(self._models())
 
     async def _models(self) -> None:
-        await authenticate(self.services.auth, self.headers)
-        body = self.wire.models_body(self.services.backend.models(), created=self.created)
+        client = await authenticate(self.services.auth, self.headers)
+        body = self.wire.models_body(client.listed(self.services.backend.models()), created=self.created)
         await send_json(self.send, 200, body, self.wire.response_headers({}, request_id=self.id))
 
     async def model(self, name: str) -> None:
-        """Answer with one model, if a client may ask for it; else with a 404."""
+        """Answer with one model, if the client may ask for it; else with a 404."""
         await self._guarded(self._model(name))
 
     async def _model(self, name: str) -> None:
-        await authenticate(self.services.auth, self.headers)
-        self.services.backend.target(name)
+        self._target(await authenticate(self.services.auth, self.headers), name)
         (body,) = self.wire.models_body([name], created=self.created)["data"]  # in both formats a model is an item of the list
         await send_json(self.send, 200, body, self.wire.response_headers({}, request_id=self.id))
 
@@ -143,19 +146,44 @@ class Exchange:
 
     # --- before the backend --------------------------------------------------------------------------------------------
 
-    async def _admit(self) -> tuple[str, bytes]:
-        """Return the client's name and the request's body, or raise `ApiError`."""
+    async def _admitted(self, work: Callable[[Client], Awaitable[None]]) -> None:
+        """Let the client do what it asked for, in a place of its own. Raises `ApiError` where it has none left."""
         client = await authenticate(self.services.auth, self.headers)
+        if not client.name:
+            await work(client)
+            return
+        limit = client.streams or self.services.limits.client_streams
+        with self.services.slots.one_of(client.name, limit) as has_place:
+            if not has_place:
+                name = "client_streams" if client.streams is None else "streams of the key"
+                raise busy(f"{limit} answers are under way already for this key ({name}); try again.")
+            await work(client)
+
+    async def _body(self) -> bytes:
+        """Return the request's body, or raise `ApiError`; one that is announced to be too long is not read."""
         try:
             async with asyncio.timeout(self.services.settings.body_timeout):
-                return client, await self.connection.read_body(limit=self.services.limits.body_bytes)
+                return await self.connection.read_body(
+                    limit=self.services.limits.body_bytes, announced=self.headers.get("content-length", "")
+                )
         except TimeoutError:
             msg = "The request body did not arrive in time."
             raise RequestError(msg, status=408) from None
 
+    def _target(self, client: Client, model: str) -> Target:
+        """Return what a model that a client asks for stands for.
+
+        Raises `RequestError` (404): whether a model is configured that a key may not ask for is not told. What a policy makes of
+        the request is the operator's business, and so is what it asks and whom it defers to.
+        """
+        if not client.may_ask(model):
+            msg = f"the model {model[:200]!r} is not one that this key may ask for"
+            raise RequestError(msg, status=404, code="model_not_found", param="model")
+        return self.services.backend.target(model)
+
     def backend_call(self, request: ChatRequest, target: Target) -> BackendCall:
         """Return the call that a request becomes. Raises `ApiError` when a passthrough model's own credential is missing."""
-        credential = credential_of(self.headers, auth=self.services.auth) if target.passthrough else None
+        credential = self._own_credential() if target.passthrough else None
         if target.passthrough and credential is None:
             msg = f"The model {request.model} needs a credential of your own."
             raise ApiError(msg, status=401)
@@ -167,6 +195,11 @@ class Exchange:
         marked = self.wire.name == "anthropic" and _BETA in self.scope.get("query_string", b"").decode("latin-1").split("&")
         return BackendCall(request=request, credential=credential, headers=forwarded, query=_BETA if marked else "")
 
+    def _own_credential(self) -> str | None:
+        desk = self.services.approvals
+        operators = (self.services.operators, desk.auth if desk is not None else None)
+        return credential_of(self.headers, auth=self.services.auth, others=operators)
+
     def judge(self, ctx: PolicyContext, log: Transaction | None, shadows: Shadows | None = None) -> RequestJudge:
         """Return who asks the policies about a request."""
         services = self.services
@@ -174,13 +207,12 @@ class Exchange:
 
     # --- counting tokens -----------------------------------------------------------------------------------------------
 
-    async def _count(self) -> None:
-        client, body = await self._admit()
-        request = self.wire.parse_count(body, limits=self.services.limits)
-        target = self.services.backend.target(request.model)
+    async def _count(self, client: Client) -> None:
+        request = self.wire.parse_count(await self._body(), limits=self.services.limits)
+        target = self._target(client, request.model)
         async with asyncio.TaskGroup() as tasks:
             watcher = tasks.create_task(self.connection.watch())
-            outcome = await self._counted(request, target, client)
+            outcome = await self._counted(request, target, client.name)
             watcher.cancel()
         if isinstance(outcome, Exception):
             raise outcome
@@ -201,15 +233,14 @@ class Exchange:
 
     # --- completions ---------------------------------------------------------------------------------------------------
 
-    async def _complete(self) -> None:
-        client, body = await self._admit()
-        request = self.wire.parse_request(body, limits=self.services.limits)
-        target = self.services.backend.target(request.model)
+    async def _complete(self, client: Client) -> None:
+        request = self.wire.parse_request(await self._body(), limits=self.services.limits)
+        target = self._target(client, request.model)
         self.backend_call(request, target)  # refuses what can be refused before there is anything to record
         self._refuse_audio(request)
-        log = await self._begin(client, request)
+        log = await self._begin(client.name, request)
         obs = self._observe(request, target)
-        ctx = self._context(request, client, log)
+        ctx = self._context(request, client.name, log)
         await Completion(self, request, ctx, target, log, obs).to_the_end()
 
     def _context(self, request: ChatRequest, client: str, log: Transaction | None) -> PolicyContext:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 import yaml
@@ -160,6 +160,8 @@ def summary(config: Config) -> Iterator[tuple[str, str]]:
         yield "model", f"{deployment.name} is {deployment.model} with {key}"
     yield "policy", _tree(config.policy) if config.policy is not None else "none: everything passes"
     yield "auth", _auth(config)
+    if config.operators is not None:
+        yield "operators", _number_of_keys(config.operators)
     if config.approvals is not None:
         yield "approval", _approval(config.approvals)
     yield "record", type(config.recorder).__name__.replace("NullRecorder", "none")
@@ -180,7 +182,11 @@ def _approval(desk: Approvals) -> str:
     return f"by {desk.auth or 'a callback'} within {desk.timeout:g} s, workers meet in {desk.directory}"
 
 
+def _number_of_keys(keys: Collection[object]) -> str:
+    return f"{len(keys)} key{'s' if len(keys) > 1 else ''}"
+
+
 def _auth(config: Config) -> str:
     if config.auth is not None:
-        return f"{len(config.auth)} key{'s' if len(config.auth) > 1 else ''}"
+        return _number_of_keys(config.auth)
     return "none: callers on this machine only" if config.spends_server_keys else "none: no server key is spent"

@@ -14,7 +14,7 @@ from luthien_asgi.auth import Auth
 from luthien_asgi.backend.protocol import Backend
 from luthien_asgi.compose import Composable
 from luthien_asgi.disconnect import ClientConnection
-from luthien_asgi.errors import ApiError, ConfigError
+from luthien_asgi.errors import ApiError, ConfigError, busy
 from luthien_asgi.exchange import Exchange, Services
 from luthien_asgi.hooks import HookCaller
 from luthien_asgi.needs import check_needs
@@ -23,6 +23,7 @@ from luthien_asgi.recorder import NullRecorder, TransactionRecorder
 from luthien_asgi.resources import Resources
 from luthien_asgi.responses import send_error, send_json
 from luthien_asgi.settings import Limits, StreamSettings
+from luthien_asgi.slots import Slots
 from luthien_asgi.telemetry import Telemetry, default_telemetry
 from luthien_asgi.warm_up import WarmBackend
 from luthien_asgi.wire.anthropic import AnthropicWire
@@ -104,12 +105,14 @@ class LuthienMiddleware:
         policy: What sees and changes requests and answers; None lets everything through.
         recorder: Who keeps the record of each transaction.
         telemetry: Spans and metrics; by default over the OpenTelemetry API where it is installed.
-        auth: Who may ask: `KeyAuth(...)`, or any callable that takes the request's headers and returns a client's name. It has to
-            be given (or `auth=None` written) for a backend that spends keys of yours.
+        auth: Who may ask: `KeyAuth(...)`, or any callable that takes the request's headers and returns a client's name or a
+            `Client`. It has to be given (or `auth=None` written) for a backend that spends keys of yours.
         settings: Bounds of time and size.
         limits: Bounds of what a client may send.
         paths: The paths that are answered.
         approvals: Where blocks wait for a person; `Paths(approvals=...)` has its operators' routes answered.
+        operators: Who runs this: `KeyAuth(...)`, with keys that no client has.
+        slots: The counters of what is under way: those of a middleware whose place this one takes (`old.slots`), or new ones.
 
     Raises `ConfigError` for a policy that the stream path cannot serve, for server keys without `auth`, and for operators who
     have no keys, or a client's.
@@ -132,6 +135,8 @@ class LuthienMiddleware:
         limits: Limits | None = None,
         paths: Paths | None = None,
         approvals: Approvals | None = None,
+        operators: Auth | None = None,
+        slots: Slots | None = None,
     ) -> None:
         settings = settings if settings is not None else StreamSettings()
         self.app = app
@@ -140,6 +145,7 @@ class LuthienMiddleware:
             self._routes = paths.routes()
             pipeline, checked_auth = Pipeline.of(policy), _checked_auth(auth, backend)
             _check_approvals(approvals, paths, checked_auth)
+            check_apart(operators, checked_auth)
             check_needs(pipeline, backend, has_desk=approvals is not None)
         self._approvals = f"{paths.approvals}/" if paths.approvals is not None else None
         self._models = f"{paths.models}/" if paths.models is not None else None
@@ -154,6 +160,8 @@ class LuthienMiddleware:
             settings=settings,
             limits=limits if limits is not None else Limits(),
             approvals=approvals,
+            operators=operators,
+            slots=slots if slots is not None else Slots(),
         )
         self._wires: dict[str, WireFormat] = {
             "openai": OpenAIWire(),
@@ -161,7 +169,11 @@ class LuthienMiddleware:
             "responses": ResponsesWire(),
         }
         self._resources = Resources(self._services, self._backend)
-        self._streams = 0
+
+    @property
+    def slots(self) -> Slots:
+        """The counters of what is under way, for the middleware that takes this one's place."""
+        return self._services.slots
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one ASGI connection."""
@@ -221,14 +233,9 @@ class LuthienMiddleware:
             await self._health(send)
         elif route in {"approvals", "approval"}:
             await self._run(route, exchange)  # not among the streams: these may all wait for it
-        elif self._streams >= self._services.limits.streams:
-            await self._refuse(exchange)
         else:
-            self._streams += 1
-            try:
-                await self._run(route, exchange)
-            finally:
-                self._streams -= 1
+            with self._services.slots.one(self._services.limits.streams) as has_place:
+                await (self._run(route, exchange) if has_place else self._refuse(exchange))
 
     async def _health(self, send: Send) -> None:
         """Say that the process serves (the status, for liveness) and whether it can reach models yet (`ready`)."""
@@ -287,7 +294,7 @@ class LuthienMiddleware:
 
     async def _refuse(self, exchange: Exchange) -> None:
         msg = f"{self._services.limits.streams} answers are under way already (streams); try again."
-        await self._fail(exchange, ApiError(msg, status=429, headers={"retry-after": "1"}))
+        await self._fail(exchange, busy(msg))
 
     @staticmethod
     async def _fail(exchange: Exchange, error: ApiError) -> None:

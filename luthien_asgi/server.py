@@ -32,6 +32,7 @@ VARIABLE: Final = "LUTHIEN_CONFIG"
 
 def create_app(config: Config) -> Gateway:
     """Return the gateway for a configuration: every route is on, and what it does not know is a 404 in JSON."""
+    from luthien_asgi.auth import KeyAuth
     from luthien_asgi.backend import LiteLLMBackend
     from luthien_asgi.middleware import LuthienMiddleware
 
@@ -45,6 +46,7 @@ def create_app(config: Config) -> Gateway:
         limits=config.limits,
         paths=config.paths,
         approvals=config.approvals,
+        operators=KeyAuth(config.operators) if config.operators is not None else None,
     )
     return Gateway(middleware, local_only=config.auth is None and config.spends_server_keys)
 

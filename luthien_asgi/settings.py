@@ -80,8 +80,8 @@ class StreamSettings:
 class Limits:
     """What a client may send, and in `frame_bytes` a provider.
 
-    Exceeding one is an error in the client's format whose message names the limit: 413 for `body_bytes`, 429 for `streams`, 502
-    (or the error event) for `frame_bytes`, 400 for the others.
+    Exceeding one is an error in the client's format whose message names the limit: 413 for `body_bytes`, 429 for `streams` and
+    `client_streams`, 502 (or the error event) for `frame_bytes`, 400 for the others.
     """
 
     body_bytes: int = 32 * 1024 * 1024
@@ -100,6 +100,9 @@ class Limits:
     """One event of the provider's stream."""
     streams: int = 1_000
     """Transactions at the same time in one process; the next gets a 429."""
+    client_streams: int = 1_000
+    """Transactions of one client at the same time in one process, where its key says nothing else: as many as there are for all,
+    so that a gateway with one key has the use of them; the next gets a 429."""
 
     def __post_init__(self) -> None:
         for field in fields(self):

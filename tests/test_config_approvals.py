@@ -41,7 +41,7 @@ def loaded(tmp_path: Path, text: str, environ: dict[str, str] | None = None) -> 
 def operator_of(config: Config, key: str) -> Any:
     assert config.approvals is not None
     assert isinstance(config.approvals.auth, KeyAuth)
-    return config.approvals.auth({"x-api-key": key})
+    return config.approvals.auth({"x-api-key": key}).name
 
 
 def test_without_the_section_nobody_is_asked(tmp_path: Path) -> None:

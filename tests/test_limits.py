@@ -30,6 +30,7 @@ TOO_MUCH: dict[str, tuple[int, int, Callable[[], dict[str, Any]]]] = {
     "tools": (1, 400, lambda: body(tools=[{"type": "x", "name": "x"}] * 2)),
     "frame_bytes": (64, 502, lambda: body(stream=True)),
     "streams": (1, 429, body),
+    "client_streams": (1, 429, body),
 }
 """The limit, the status above it, and a request that is above it."""
 
@@ -53,10 +54,10 @@ async def refused(stack: AsyncExitStack, name: str, path: str) -> Fetched:
     params = {"model": f"{kind}/any", "api_base": base, "api_key": "sk-server-0123"}
     limits = Limits(**{name: limit})
     backend = LiteLLMBackend(model_list=[{"model_name": "m", "litellm_params": params}], limits=limits)
-    app = LuthienMiddleware(nothing, backend=backend, auth=None, limits=limits)
+    app = LuthienMiddleware(nothing, backend=backend, auth=lambda _: "somebody", limits=limits)
     stack.push_async_callback(app.aclose)
     driver = ASGIDriver(app, within=60)
-    if name == "streams":
+    if name in {"streams", "client_streams"}:
         await stack.enter_async_context(driver.request("POST", path, json=body(), wait=False))
         await provider.wait_requests(within=60)
     return await driver.fetch("POST", path, json=too_much())

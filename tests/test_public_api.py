@@ -24,6 +24,8 @@ EXPECTED = [
     "Chain",
     "ChatRequest",
     "Chunk",
+    "Client",
+    "ClientKey",
     "ConfigError",
     "Decision",
     "Defer",

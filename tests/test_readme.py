@@ -29,6 +29,7 @@ from luthien_asgi import (
     Approval,
     Block,
     BlockKind,
+    ClientKey,
     Escalate,
     Governed,
     Hold,
@@ -103,7 +104,7 @@ def test_every_block_is_of_a_kind_that_is_run() -> None:
     assert {block.language for block in BLOCKS} == {"bash", "python", "yaml", "json", "text", "toml"}
     assert set(FILES) == {
         "app.py", "luthien.yaml", "ask_openai.py", "ask_anthropic.py", "no_shell.py", "test_no_shell.py", "composed.py",
-        "composed.yaml", "shout.py",
+        "composed.yaml", "shout.py", "keys.yaml",
     }  # fmt: skip
     assert all(block.file for block in BLOCKS if block.language in {"python", "yaml"})
     assert len(JSON) == 1
@@ -128,7 +129,7 @@ def test_names_in_the_text_are_public() -> None:
     """A class or function that the text names can be imported from where people import."""
     public = {*luthien_asgi.__all__, *policies.__all__, *testing.__all__}
     others = {"FastAPI", "Middleware", "Mount", "ModelResponseStream", "Router", "NoShell", "MyState", "QueueFullError"}
-    others |= {"Host", "Origin", "Content", "Type", "None", "The", "False", "True"}
+    others |= {"Host", "Origin", "Retry", "After", "Forwarded", "For", "Content", "Type", "None", "The", "False", "True"}
     prose = re.sub(r"^```.*?^```$", "", TEXT, flags=re.MULTILINE | re.DOTALL)
     named = {word for code in re.findall(r"`([^`\n]+)`", prose) for word in re.findall(r"\b[A-Z][a-z]\w*|\b[A-Z]{2}\w+", code)}
     assert {word for word in named if not word.isupper()} - public - others == set()
@@ -250,6 +251,22 @@ def test_the_configuration_is_read_as_it_is_meant(folder: Path) -> None:
     assert (config.settings.first_chunk_timeout, config.settings.stall_timeout) == (60, 30)
     assert (config.limits.body_bytes, config.limits.streams) == (8 * 1024 * 1024, 200)
     assert (config.host, config.port, config.paths.models, config.warnings) == ("127.0.0.1", 4000, "/v1/models", ())
+
+
+def test_the_keys_open_what_it_says(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each as it is written; the file of a secret is another one here."""
+    secret = folder / "nightly"
+    secret.write_text("key-of-the-night\n")
+    secret.chmod(0o600)
+    text = FILES["keys.yaml"].replace("/run/secrets/nightly", str(secret))
+    path = folder / "keys_too.yaml"
+    path.write_text(yaml.safe_dump(yaml.safe_load(FILES["luthien.yaml"]) | yaml.safe_load(text)))
+    monkeypatch.setenv("LUTHIEN_AGENTS_KEY", "key-of-the-agents")
+    assert load(path).auth == {
+        "my-laptop": KEYS["LUTHIEN_CLIENT_KEY"],
+        "agents": ClientKey(key="key-of-the-agents", models=["fast", "claude-*"], streams=20),
+        "nightly": ClientKey(key="key-of-the-night", models=["fast"]),
+    }
 
 
 def test_the_configuration_shows_every_section(folder: Path) -> None:
