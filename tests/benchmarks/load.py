@@ -208,7 +208,7 @@ class _Connection(asyncio.Protocol):
 
 def _judge(target: Target, answer: _Answer, tally: Tally) -> None:
     head, _, rest = bytes(answer.received).partition(b"\r\n\r\n")
-    body = b"".join(_chunks(rest)) if b"chunked" in head.lower() else rest
+    body = b"".join(chunks(rest)) if b"chunked" in head.lower() else rest
     marks = [int(digits) for digits in MARK.findall(body)]
     tally.deltas += len(marks)
     tally.events += body.count(b"data: ")
@@ -246,7 +246,8 @@ def _fault(target: Target, head: bytes, body: bytes, marks: list[int], *, cut: b
     return ""
 
 
-def _chunks(rest: bytes) -> Iterator[bytes]:
+def chunks(rest: bytes) -> Iterator[bytes]:
+    """Yield the parts of a body that came in HTTP chunks; of one that was cut off, all that is there."""
     at = 0
     while (end := rest.find(b"\r\n", at)) > 0:
         size = int(rest[at:end].partition(b";")[0], 16)

@@ -15,10 +15,11 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Final, NoReturn
 
 _HERE: Final = Path(__file__).parent
@@ -108,11 +109,11 @@ class Child:
 
     def cpu_seconds(self) -> float:
         """Return the CPU time of the process and its descendants, user and system, ended threads included."""
-        return sum(map(_cpu_seconds, _tree(self.process.pid)))
+        return sum(map(_cpu_seconds, tree(self.process.pid)))
 
     def memory_kb(self) -> float:
         """Return the resident memory of the process and its descendants, in KiB."""
-        return sum(map(_pages, _tree(self.process.pid))) * _PAGE_KB
+        return sum(map(memory_kb, tree(self.process.pid)))
 
     def stop(self) -> None:
         """End the process and wait for it."""
@@ -129,10 +130,19 @@ class Child:
 
 
 @contextmanager
-def spawn(command: Sequence[str], *, name: str, directory: Path, cpu: int, port: int = 0) -> Iterator[Child]:
-    """Run a server on one core. It starts at once; `Child.port()` waits for it. Its log is kept in `directory`.
+def spawn(
+    command: Sequence[str],
+    *,
+    name: str,
+    directory: Path,
+    cpu: int | None,
+    port: int = 0,
+    more: Mapping[str, str] = MappingProxyType({}),
+) -> Iterator[Child]:
+    """Run a server. It starts at once; `Child.port()` waits for it. Its log is kept in `directory`.
 
-    `port`: where it was told to listen; 0 when it says that itself, on its standard output.
+    `cpu`: the core that it keeps to; None leaves it all of them. `port`: where it was told to listen; 0 when it says that itself,
+    on its standard output. `more`: variables of its environment.
     """
     log = directory / f"{name}.log"
     with log.open("wb") as stderr:
@@ -144,7 +154,7 @@ def spawn(command: Sequence[str], *, name: str, directory: Path, cpu: int, port:
             stderr=stderr,
             cwd=directory,
             preexec_fn=_bound(cpu),
-            env=_environment(ours=command[0] == sys.executable),
+            env={**_environment(ours=command[0] == sys.executable), **more},
         )
     started = Child(process, log, port)
     try:
@@ -166,23 +176,24 @@ def _environment(*, ours: bool) -> dict[str, str]:
     return made if ours else {name: value for name, value in made.items() if name != "PYTHONPATH"}
 
 
-def _bound(cpu: int) -> Callable[[], None]:
-    """Return what a new process does first: it keeps to its core, and asks to be killed when its parent ends."""
+def _bound(cpu: int | None) -> Callable[[], None]:
+    """Return what a new process does first: it keeps to its core, if it has one, and asks to be killed when its parent ends."""
     prctl = ctypes.CDLL(None).prctl
 
     def bind() -> None:
-        os.sched_setaffinity(0, {cpu})
+        pin(cpu)
         prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
     return bind
 
 
-def _tree(pid: int) -> list[int]:
+def tree(pid: int) -> list[int]:
+    """Return a process and its descendants."""
     found = [pid]
     with suppress(OSError):
         for task in (_PROC / str(pid) / "task").iterdir():
             for descendant in (task / "children").read_text().split():
-                found += _tree(int(descendant))
+                found += tree(int(descendant))
     return found
 
 
@@ -194,8 +205,9 @@ def _cpu_seconds(pid: int) -> float:
         return 0.0
 
 
-def _pages(pid: int) -> int:
+def memory_kb(pid: int) -> float:
+    """Return a process's resident memory in KiB; 0 when it is gone."""
     try:
-        return int((_PROC / str(pid) / "statm").read_text().split()[1])
+        return int((_PROC / str(pid) / "statm").read_text().split()[1]) * _PAGE_KB
     except OSError:
         return 0

@@ -28,12 +28,14 @@ CALL_MARK: Final = re.compile(rb"#(\d{16});")
 _PATH: Final = re.compile(rb"POST /(\d+)/(\d+)/(call/)?\S*/?(chat/completions|messages)(?:\?\S*)? HTTP/1\.1\r\n")
 _LENGTH: Final = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 _CHUNKED: Final = re.compile(rb"\r\ntransfer-encoding:[^\r]*chunked", re.IGNORECASE)
-_PLACE: Final = b"0" * 16
+PLACE: Final = b"0" * 16
+"""Where a mark's digits go."""
 _HEAD: Final = (
     b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ncache-control: no-cache\r\ntransfer-encoding: chunked\r\n\r\n"
 )
 _REFUSAL: Final = b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
-_LAST: Final = b"0\r\n\r\n"
+LAST: Final = b"0\r\n\r\n"
+"""The last chunk of an answer."""
 
 
 class Script(NamedTuple):
@@ -72,13 +74,13 @@ def _anthropic_end(index: int, reason: str) -> tuple[str, ...]:
 
 OPENAI: Final = Script(
     opening=(_openai_event('{"role":"assistant","content":""}'),),
-    delta=_openai_event(f'{{"content":"@{_PLACE.decode()};word "}}'),
+    delta=_openai_event(f'{{"content":"@{PLACE.decode()};word "}}'),
     closing=(_openai_event("{}", '"stop"'), "data: [DONE]\n\n"),
     call=(
         _openai_event(
             '{"tool_calls":[{"index":0,"id":"call_1","type":"function","function":{"name":"run","arguments":"{\\"at\\": "}}]}'
         ),
-        _openai_event(f'{{"tool_calls":[{{"index":0,"function":{{"arguments":"\\"#{_PLACE.decode()};\\"}}"}}}}]}}'),
+        _openai_event(f'{{"tool_calls":[{{"index":0,"function":{{"arguments":"\\"#{PLACE.decode()};\\"}}"}}}}]}}'),
         _openai_event("{}", '"tool_calls"'),
         "data: [DONE]\n\n",
     ),
@@ -93,7 +95,7 @@ ANTHROPIC: Final = Script(
         _anthropic_event("content_block_start", ',"index":0,"content_block":{"type":"text","text":""}'),
         _anthropic_event("ping"),
     ),
-    delta=_anthropic_delta(0, f'"type":"text_delta","text":"@{_PLACE.decode()};word "'),
+    delta=_anthropic_delta(0, f'"type":"text_delta","text":"@{PLACE.decode()};word "'),
     closing=_anthropic_end(0, "end_turn"),
     call=(
         _anthropic_event("content_block_stop", ',"index":0'),
@@ -101,11 +103,11 @@ ANTHROPIC: Final = Script(
             "content_block_start", ',"index":1,"content_block":{"type":"tool_use","id":"toolu_1","name":"run","input":{}}'
         ),
         _anthropic_delta(1, '"type":"input_json_delta","partial_json":"{\\"at\\": "'),
-        _anthropic_delta(1, f'"type":"input_json_delta","partial_json":"\\"#{_PLACE.decode()};\\"}}"'),
+        _anthropic_delta(1, f'"type":"input_json_delta","partial_json":"\\"#{PLACE.decode()};\\"}}"'),
         *_anthropic_end(1, "tool_use"),
     ),
 )
-_SCRIPTS: Final = {b"chat/completions": OPENAI, b"messages": ANTHROPIC}
+SCRIPTS: Final = {b"chat/completions": OPENAI, b"messages": ANTHROPIC}
 
 
 class Answer(NamedTuple):
@@ -123,16 +125,20 @@ class Answer(NamedTuple):
 
     def end(self, *, calls: bool) -> bytes:
         """Return what follows the last delta; a tool call carries the time."""
-        return self.call.replace(_PLACE, b"%016d" % monotonic_ns()) if calls else self.closing
+        return self.call.replace(PLACE, b"%016d" % monotonic_ns()) if calls else self.closing
 
 
 @cache
 def answer(dialect: bytes) -> Answer:
     """Return the bytes for a path's ending."""
-    script = _SCRIPTS[dialect]
-    before, after = _chunk(script.delta).split(_PLACE)
-    opening, closing, call = (b"".join(map(_chunk, events)) for events in (script.opening, script.closing, script.call))
-    return Answer(_HEAD + opening, before, after, closing + _LAST, call + _LAST)
+    return written(SCRIPTS[dialect])
+
+
+def written(script: Script) -> Answer:
+    """Return the bytes of a script."""
+    before, after = chunk(script.delta).split(PLACE)
+    opening, closing, call = (b"".join(map(chunk, events)) for events in (script.opening, script.closing, script.call))
+    return Answer(_HEAD + opening, before, after, closing + LAST, call + LAST)
 
 
 @cache
@@ -142,7 +148,8 @@ def burst(dialect: bytes, deltas: int) -> bytes:
     return parts.opening + b"".join(map(parts.delta, range(deltas)))
 
 
-def _chunk(event: str) -> bytes:
+def chunk(event: str) -> bytes:
+    """Return an event as an HTTP chunk."""
     raw = event.encode()
     return b"%x\r\n%s\r\n" % (len(raw), raw)
 
@@ -164,7 +171,12 @@ class Connection(asyncio.Protocol):
             return
         if not self._complete(end):
             return
-        asked, self._received = _PATH.match(self._received), b""
+        request, self._received = self._received, b""
+        self.asked(request)
+
+    def asked(self, request: bytes) -> None:
+        """Answer one whole request."""
+        asked = _PATH.match(request)
         if asked is None:
             self._transport.write(_REFUSAL)
             self._transport.close()
@@ -174,7 +186,7 @@ class Connection(asyncio.Protocol):
 
     def _complete(self, end: int) -> bool:
         if _CHUNKED.search(self._received, 0, end + 2):
-            return self._received.endswith(_LAST)
+            return self._received.endswith(LAST)
         length = _LENGTH.search(self._received, 0, end + 2)
         return len(self._received) >= end + 4 + (int(length[1]) if length else 0)
 

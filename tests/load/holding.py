@@ -1,0 +1,89 @@
+"""What the workers hold when a load is over, beside what they held before it: slots, tasks, files, objects, memory."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Mapping, Sequence
+from statistics import linear_regression
+from time import monotonic
+from typing import Final
+
+from ledger import Verdict
+from provider import Provider
+from server import Server, State
+
+__all__ = ["Peak", "held", "more_than", "settled", "slope"]
+
+_QUIET: Final = 30.0
+"""Seconds in which a server has to be as it was before, once all is over."""
+_LOOK: Final = 0.25
+
+
+class Peak:
+    """Looks at the workers' memory from time to time, without asking them, and at how many answers are under way."""
+
+    def __init__(self, server: Server, provider: Provider) -> None:
+        self._server, self._provider = server, provider
+        self.memory_mb: dict[int, float] = {}
+        self.answering = 0
+
+    async def watch(self) -> None:
+        """Look until cancelled."""
+        while True:
+            for pid, memory in self._server.memory_mb().items():
+                self.memory_mb[pid] = max(memory, self.memory_mb.get(pid, 0))
+            self.answering = max(self.answering, self._provider.answering)
+            await asyncio.sleep(_LOOK)
+
+
+async def settled(server: Server, provider: Provider, before: Iterable[State] = ()) -> list[State]:
+    """Return what the workers hold once they hold no more than `before`, or after a while whatever they hold."""
+    deadline = monotonic() + _QUIET
+    known = _Known(before)
+    while True:
+        provider.close_idle()
+        await asyncio.sleep(_LOOK)
+        states = await asyncio.to_thread(server.states)
+        quiet = len(states) >= known.workers and not any(state.slots or more_than(state, known.of(state)) for state in states)
+        if quiet or monotonic() > deadline:
+            return states
+
+
+class _Known:
+    """What was held before; a worker that began later is held to what another held that had hardly begun."""
+
+    def __init__(self, before: Iterable[State]) -> None:
+        self._states = {state.pid: state for state in before}
+        self.workers = max(1, len(self._states))
+
+    def of(self, state: State) -> State:
+        """Return what a worker is compared with: itself, when there is nothing else."""
+        return self._states.get(state.pid) or next(iter(self._states.values()), state)
+
+
+def more_than(state: State, before: State) -> dict[str, int]:
+    """Return what a worker holds more than before."""
+    more = {"slots": state.slots - before.slots, "tasks": state.tasks - before.tasks, "threads": state.threads - before.threads}
+    more |= {f"files: {kind}": count - before.files.get(kind, 0) for kind, count in state.files.items()}
+    more |= {kind: count - before.objects.get(kind, 0) for kind, count in state.objects.items()}
+    return {what: count for what, count in more.items() if count > 0}
+
+
+def held(before: Iterable[State], after: Sequence[State], peak: Mapping[int, float]) -> list[Verdict]:
+    """Return the lines of the table."""
+    known = _Known(before)
+    found = []
+    for state in after:
+        was = known.of(state)
+        more = more_than(state, was)
+        memory = f"{was.rss_mb:.1f} before, {peak.get(state.pid, 0):.1f} most, {state.rss_mb:.1f} after"
+        found.append(Verdict(f"worker {state.pid}: RSS, MB", memory))
+        left = ", ".join(f"{what} +{count}" for what, count in more.items()) or "nothing"
+        slots = f"{state.tasks} tasks, {sum(state.files.values())} files, {state.slots} slots taken; left over"
+        found.append(Verdict(f"worker {state.pid}: leaves nothing behind", f"{slots}: {left}", not more and not state.slots))
+    return found or [Verdict("workers that answer", "none", passed=False)]
+
+
+def slope(looks: Sequence[tuple[float, float]]) -> float:
+    """Return how much the second value grows with each unit of the first."""
+    return linear_regression(*zip(*looks, strict=True)).slope

@@ -1,0 +1,171 @@
+"""The loads: a crowd of long streams, rounds of short ones, and short ones whose workers are killed."""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from random import Random
+from time import monotonic
+from typing import Final
+
+import records
+from client import Clients, Outcome, Patience
+from drive import drive
+from holding import Peak, held, settled, slope
+from ledger import Ledger, Verdict
+from plan import Shape, plans
+from provider import Provider
+from server import Server, State, running
+
+__all__ = ["Load", "Order", "crowd", "kills", "opened", "rounds"]
+
+_ROUNDS: Final = 10
+_WARM_ROUNDS: Final = 5
+_GROWTH: Final = 0.01
+"""Of a worker's memory, over all streams after the warm-up: an allocator's breath is less."""
+_KILL_EVERY: Final = 5.0
+_WARM: Final = Shape(20, 0)
+_FIRST_WARM: Final = 90_000_000
+"""Numbers of the streams that only warm a server up."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Order:
+    """What is asked for."""
+
+    server: str
+    workers: int
+    streams: int
+    at_once: int
+    faults: float
+    seed: int
+    shape: Shape
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """A server, its provider and its clients, warm."""
+
+    order: Order
+    server: Server
+    provider: Provider
+    clients: Clients
+    before: list[State]
+    peak: Peak
+    ledger: Ledger = field(default_factory=Ledger)
+
+    async def run(self, *, first: int, streams: int | None, done: Callable[[Outcome], None], ramp: float) -> None:
+        """Run so many streams, from a number on."""
+        order = self.order
+        planned = plans(seed=order.seed, shape=order.shape, faults=order.faults, first=first, count=streams)
+        await drive(self.clients, planned, at_once=order.at_once, ramp=ramp, done=done)
+
+    async def settled(self) -> list[State]:
+        """Return what the workers hold when all is over."""
+        return await settled(self.server, self.provider, self.before)
+
+    def recorded(self) -> list[Verdict]:
+        """Return the verdict on the records of everything so far."""
+        found = records.read_records(self.server.records)
+        wrong = list(records.complaints(found, self.ledger.outcomes, killed=bool(self.ledger.kills)))
+        return self.ledger.recorded(found, wrong)
+
+
+@asynccontextmanager
+async def opened(order: Order, patience: Patience) -> AsyncIterator[Load]:
+    """Run a server, warm it up, and watch its memory."""
+    provider = Provider()
+    port = await provider.start()
+    with tempfile.TemporaryDirectory(prefix="luthien-load-") as name:
+        folder = Path(name)
+        with running(order.server, provider=port, folder=folder, patience=patience, workers=order.workers) as server:
+            clients = Clients(server.port, patience)
+            await _warm_up(order, clients)
+            before = await settled(server, provider)
+            peak = Peak(server, provider)
+            async with asyncio.TaskGroup() as tasks:
+                watching = tasks.create_task(peak.watch())
+                yield Load(order, server, provider, clients, before, peak)
+                watching.cancel()
+            provider.close()
+
+
+async def _warm_up(order: Order, clients: Clients) -> None:
+    warm = Ledger()
+    planned = plans(seed=order.seed, shape=_WARM, faults=0, first=_FIRST_WARM, count=100 * order.workers)
+    await drive(clients, planned, at_once=20, ramp=1, done=warm.take)
+    if warm.wrong:
+        msg = f"the server cannot be warmed up: {warm.samples}"
+        raise RuntimeError(msg)
+
+
+async def crowd(load: Load) -> list[Verdict]:
+    """All streams at once, each with a delta a second; nothing is judged before it is over, so that it costs no time."""
+    ledger = load.ledger
+    started = monotonic()
+    await load.run(first=0, streams=load.order.streams, done=ledger.keep, ramp=3)
+    seconds = monotonic() - started
+    after = await load.settled()
+    by_worker = sorted(sum(outcome.worker == state.pid for outcome in ledger.outcomes) for state in load.before)
+    ledger.judge()
+    return [
+        *ledger.streams(),
+        Verdict("answers under way at the same time, at most", f"{load.peak.answering}, in {seconds:.0f} s"),
+        Verdict("streams by worker", " + ".join(map(str, by_worker))),
+        *ledger.times(load.provider),
+        *load.recorded(),
+        *held(load.before, after, load.peak.memory_mb),
+    ]
+
+
+async def rounds(load: Load) -> list[Verdict]:
+    """Round after round, and all of a server's memory looked at after each."""
+    size = load.order.streams // _ROUNDS
+    looks: dict[int, list[tuple[float, float]]] = {}
+    after: list[State] = []
+    for number in range(_WARM_ROUNDS + _ROUNDS):
+        await load.run(first=number * size, streams=size, done=load.ledger.take, ramp=0.5)
+        after = await load.settled()
+        if number >= _WARM_ROUNDS:
+            for state in after:
+                looks.setdefault(state.pid, []).append((number * size, state.rss_mb))
+    return [
+        *load.ledger.streams(),
+        *load.ledger.times(load.provider),
+        *load.recorded(),
+        *held(load.before, after, load.peak.memory_mb),
+        *(_growth(pid, found) for pid, found in looks.items()),
+    ]
+
+
+async def kills(load: Load) -> list[Verdict]:
+    """Short streams, while every few seconds one of the workers is killed."""
+    async with asyncio.TaskGroup() as tasks:
+        killing = tasks.create_task(_kill(load))
+        await load.run(first=0, streams=load.order.streams, done=load.ledger.take, ramp=1)
+        killing.cancel()
+    after = await load.settled()
+    return [*load.ledger.streams(), *load.recorded(), *held(load.before, after, load.peak.memory_mb)]
+
+
+async def _kill(load: Load) -> None:
+    chance = Random(load.order.seed)
+    while True:
+        await asyncio.sleep(_KILL_EVERY)
+        if workers := load.server.workers():
+            pid = chance.choice(workers)
+            load.ledger.killed.add(pid)
+            load.ledger.kills.append(monotonic())
+            load.server.kill(pid)
+
+
+def _growth(pid: int, looks: Sequence[tuple[float, float]]) -> Verdict:
+    """Hold a worker's memory to a line that does not rise."""
+    grown = slope(looks) * (looks[-1][0] - looks[0][0])
+    seen = ", ".join(f"{memory:.1f}" for _, memory in looks)
+    what = f"worker {pid}: memory over {looks[-1][0] - looks[0][0]:.0f} streams grows by less than {_GROWTH:.0%}"
+    return Verdict(what, f"{grown:+.2f} MB ({seen})", grown < _GROWTH * looks[0][1])
