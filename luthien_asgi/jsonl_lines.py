@@ -1,4 +1,4 @@
-"""The lines of a JSONL record: how a record becomes one, and how two become a transaction again. The keys are in `jsonl`.
+"""The lines of a JSONL record: how a record becomes one, and how lines are read again one by one. The keys are in `jsonl`.
 
 Strategy: a `_View` says what one content setting makes of each part; the line's shape is the same for all three. `hash` works by
 an allowlist: a text stays only under a key that holds identifiers, and only when it looks like one; what is not known to be
@@ -10,24 +10,31 @@ from __future__ import annotations
 import json
 import logging
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from hashlib import sha256
-from pathlib import Path
-from typing import Any, Final, Literal, get_args
+from typing import Any, BinaryIO, Final, Literal, get_args
 
 from luthien_asgi import jsontext
 from luthien_asgi.blocks import Block
 from luthien_asgi.recorder import Begin, End, SampleRecord, VerdictRecord
 from luthien_asgi.scrub import scrub, scrub_value
 
-__all__ = ["Content", "Lines", "Mask", "read_transactions"]
+__all__ = ["CHECKPOINT", "LONGEST_LINE", "Content", "Lines", "Mask", "checkpoint", "each_line"]
 
 _log: Final = logging.getLogger(__name__)
 
 Content = Literal["full", "final", "hash"]
 Mask = Callable[[str], str]
 """Changes a text before it is written, so that what a policy masks for the client is masked in the record too."""
+
+LONGEST_LINE: Final = 256 * 1024 * 1024
+"""Bytes of a line, its newline included. What would be longer is written without its content; what is read and longer is no line
+of ours, and is never in memory as a whole.
+"""
+CHECKPOINT: Final = b'{"type":"checkpoint",'
+"""How a checkpoint's line begins. A line break within a record is escaped, so nothing else begins a line like that."""
+_SKIPPED_AT_ONCE: Final = 1024 * 1024
 
 _STRUCTURE: Final = frozenset(
     {"messages", "content", "system", "tools", "function", "custom", "tool_calls", "tool_choice", "thinking", "reasoning"}
@@ -75,51 +82,38 @@ class Lines:
             return _line(_begin(record, self._view))
         try:
             return _line(_end(record, self._view))
-        except Exception as error:
+        except Exception as error:  # also a line that is too long
             # Not the error's text: it may quote content.
             _log.error("the end of %s could not be written in full: %s", record.id, type(error).__name__)
             return _line(_without_content(record, f"written without its content: {type(error).__name__}"))
 
 
-def read_transactions(path: Path | str) -> Iterator[dict[str, Any]]:
-    """Yield the transactions of one file as `{"id", "begin", "end"}`, in the order of their ends; at last those without an end.
-
-    `begin` and `end` are the lines' values; `end` is None for a transaction that was running when the process stopped or the file
-    was read. A line that was torn by a crash is skipped, with a warning in the log.
-    """
-    open_: dict[str, dict[str, Any]] = {}
-    for line in _values(Path(path)):
-        if line.get("type") == "begin":
-            open_[line["id"]] = line
-        elif line.get("type") == "end":
-            yield {"id": line["id"], "begin": open_.pop(line["id"], None), "end": line}
-    for identity, begin in open_.items():
-        yield {"id": identity, "begin": begin, "end": None}
+def checkpoint(open_: Iterable[str], *, at: float) -> bytes:
+    """Return the line that says which transactions, and no others, have begun and not ended at its place in the file."""
+    return _line({"type": "checkpoint", "id": "", "at": at, "open": sorted(open_)})
 
 
-def _values(path: Path) -> Iterator[dict[str, Any]]:
-    with path.open("rb") as file:
-        for number, line in enumerate(file, start=1):
-            value = _parsed(line)
-            if value is not None:
-                yield value
-            elif line.strip():
-                _log.warning("%s: line %d is not a record (torn by a crash?)", path, number)
-
-
-def _parsed(line: bytes) -> dict[str, Any] | None:
-    try:
-        value = jsontext.loads(line)
-    except ValueError:
-        return None
-    return value if isinstance(value, dict) and isinstance(value.get("id"), str) else None
+def each_line(content: BinaryIO) -> Iterator[bytes | None]:
+    """Yield the lines from here on; None for one that is too long to be a record."""
+    while line := content.readline(LONGEST_LINE):
+        if line.endswith(b"\n") or len(line) < LONGEST_LINE:
+            yield line
+            continue
+        del line
+        while (rest := content.readline(_SKIPPED_AT_ONCE)) and not rest.endswith(b"\n"):
+            pass
+        yield None
 
 
 # --- the shape -------------------------------------------------------------------------------------------------------------
 
 
 def _line(values: Mapping[str, Any]) -> bytes:
-    return jsontext.dumps(values) + b"\n"
+    line = jsontext.dumps(values) + b"\n"
+    if len(line) > LONGEST_LINE:
+        msg = f"the line of {len(line)} bytes is longer than {LONGEST_LINE}"
+        raise ValueError(msg)
+    return line
 
 
 def _begin(begin: Begin, view: _View) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from luthien_asgi.blocks import Block
 
 __all__ = [
     "Begin",
+    "DurableRecorder",
     "End",
     "Ending",
     "MemoryRecorder",
@@ -25,10 +26,14 @@ __all__ = [
     "Transaction",
     "TransactionRecorder",
     "VerdictRecord",
+    "is_durable",
+    "is_healthy",
 ]
 
-Ending = Literal["completed", "stopped", "denied", "failed", "client_disconnected", "shutdown"]
-"""How a transaction ended: `stopped` by a policy's verdict, `denied` before the backend was called."""
+Ending = Literal["completed", "stopped", "denied", "failed", "client_disconnected", "shutdown", "interrupted"]
+"""How a transaction ended: `stopped` by a policy's verdict, `denied` before the backend was called, `interrupted` by the end of
+its process, which is found and recorded by a later one.
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -218,7 +223,9 @@ class TransactionRecorder(Protocol):
     """Keeps records. Every transaction that `begin` accepted gets exactly one `end`.
 
     A recorder whose `begin` raises stops the transaction with a 503 before the backend is called: what cannot be recorded does
-    not happen. What `end` raises is logged and changes nothing for the client.
+    not happen. What `end` raises is logged and changes nothing for the client. Both are cancelled after `record_timeout`.
+
+    These four methods are enough. A recorder may have more to say: see `DurableRecorder`.
     """
 
     wants_blocks: bool
@@ -239,6 +246,34 @@ class TransactionRecorder(Protocol):
     async def aclose(self) -> None:
         """Write what is still in memory and close. May be called twice."""
         ...
+
+
+class DurableRecorder(TransactionRecorder, Protocol):
+    """A recorder that says more about itself. Each attribute may be left out, and is then as `is_durable` and so on say."""
+
+    @property
+    def durable(self) -> bool:
+        """Whether an `end` is awaited before the client gets its answer's last frame (or its body).
+
+        If such an `end` raises, or takes longer than `record_timeout` and is cancelled, the client gets an error instead, and
+        `end` is called once more with that. Of the two the one that was kept first is the record; the other must not be.
+        """
+        ...
+
+    @property
+    def healthy(self) -> bool:
+        """Whether the last write was one, or none was tried: while it is false the process is not ready."""
+        ...
+
+
+def is_durable(recorder: TransactionRecorder) -> bool:
+    """Tell whether ends are to be recorded before answers end; not, unless the recorder says so."""
+    return getattr(recorder, "durable", False) is True
+
+
+def is_healthy(recorder: TransactionRecorder) -> bool:
+    """Tell whether a recorder can write; yes, unless it says that it cannot."""
+    return bool(getattr(recorder, "healthy", True))
 
 
 class NullRecorder:

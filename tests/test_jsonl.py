@@ -9,6 +9,7 @@ import hashlib
 import json
 import logging
 import os
+import re
 import stat
 import subprocess
 import sys
@@ -383,8 +384,13 @@ async def test_records_are_appended_and_a_torn_line_does_not_spoil_the_next(path
         await recorder.end(end())
     content = raw(path).split(b"\n")
     assert content[:2] == [b'{"type":"begin","id":"old"}', b'{"type":"end","id":"o']
-    assert [json.loads(line)["type"] for line in content[2:-1]] == ["begin", "end"]
-    assert [pair["id"] for pair in read_transactions(path)] == ["t1", "old"]
+    assert [(line["type"], line["id"]) for line in map(json.loads, content[2:-1])] == [
+        *[("end", "old"), ("begin", "t1"), ("end", "t1")]
+    ]
+    assert [(pair["id"], pair["end"]["ending"]) for pair in read_transactions(path)] == [
+        ("old", "interrupted"),
+        ("t1", "completed"),
+    ]
 
 
 async def test_start_and_aclose_may_be_called_twice_and_again(path: Path) -> None:
@@ -396,9 +402,10 @@ async def test_start_and_aclose_may_be_called_twice_and_again(path: Path) -> Non
         await recorder.start()
         assert recorder.path == path
         await recorder.begin(begin(identity))
+        await recorder.end(end(identity))
         await recorder.aclose()
         await recorder.aclose()
-    assert [line["id"] for line in lines(path)] == ["a", "b"]
+    assert [line["id"] for line in lines(path)] == ["a", "a", "b", "b"]
     with pytest.raises(RecorderError):
         await recorder.begin(begin("c"))
 
@@ -416,11 +423,18 @@ async def test_two_recorders_on_one_path_write_two_files(path: Path, tmp_path: P
         assert again.path == path
 
 
-async def test_without_locks_every_process_writes_a_file_of_its_own(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where the platform has no `fcntl`, nobody takes the path itself."""
+async def test_without_locks_every_start_writes_a_new_file(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody takes the path itself, nor a file that is there: a process of the same number may have it, in another container."""
     monkeypatch.setattr("luthien_asgi.jsonl_file.fcntl", None)
-    async with recording(path) as recorder:
-        assert recorder.path == path.with_name(f"transactions-{os.getpid()}.jsonl")
+    pattern = re.compile(rf"transactions-{os.getpid()}-\d+\.jsonl")
+    async with recording(path) as first, recording(path) as second:
+        names = [one.path.name for one in (first, second) if one.path is not None]
+        await first.begin(begin("a"))
+    assert len({name for name in names if pattern.fullmatch(name)}) == 2
+    async with recording(path) as third:
+        assert third.path is not None
+        assert third.path.name not in names
+    assert [(pair["id"], pair["end"]) for pair in read_transactions(path)] == [("a", None)]
 
 
 PROGRAM = """
@@ -649,8 +663,8 @@ async def test_a_begin_that_is_cancelled_before_the_writer_took_it_is_taken_back
     assert [line["id"] for line in lines(path)] == ["first", "last"]
 
 
-async def test_a_begin_that_is_cancelled_on_its_way_leaves_a_whole_line(path: Path) -> None:
-    """It cannot be taken back any more; the reader shows it without an end."""
+async def test_a_begin_that_is_cancelled_on_its_way_gets_its_end(path: Path) -> None:
+    """It cannot be taken back any more, and nobody else will end it."""
     gate = Gate()
     async with recording(path, mask=gate) as recorder, asyncio.timeout(10), asyncio.TaskGroup() as tasks:
         task = tasks.create_task(recorder.begin(begin()))
@@ -658,7 +672,9 @@ async def test_a_begin_that_is_cancelled_on_its_way_leaves_a_whole_line(path: Pa
         task.cancel()
         await wait_all_tasks_blocked()
         gate.opened.set()
-    assert [(pair["id"], pair["end"]) for pair in read_transactions(path)] == [("t1", None)]
+    assert [(line["type"], line["id"], line.get("ending")) for line in lines(path)] == [
+        *[("begin", "t1", None), ("end", "t1", "interrupted")]
+    ]
 
 
 async def test_aclose_writes_what_is_queued_even_when_it_is_cancelled(path: Path) -> None:
@@ -716,19 +732,26 @@ async def main():
 asyncio.run(main())
 """
 REFUSED = "503 api_error: The transaction cannot be recorded now."
-LOST = "503 api_error: The transaction cannot be recorded now, nor kept until it can."
 
 
 def test_a_full_disk_refuses_begins_keeps_ends_and_recovers(path: Path) -> None:
-    """A short write is cut off by a newline, three ends wait in memory, and go out first when there is room again."""
+    """A short write is cut off by a newline; ends wait in memory, also beyond the queue, and go out first when there is room."""
     done = run(path, LIMITED.replace("RECOVERY", "limit(resource.RLIM_INFINITY)"))
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout) == ["kept", *[REFUSED] * 5, LOST, "kept", "kept"]
+    assert json.loads(done.stdout) == ["kept", *[REFUSED] * 6, "kept", "kept"]
     whole = [json.loads(line) for line in path.read_bytes().split(b"\n")[:-1] if line.endswith(b"}")]
     assert [(line["type"], line["id"]) for line in whole] == [
-        *[("begin", "one"), ("end", "one"), ("end", "four"), ("end", "five"), ("begin", "seven"), ("end", "seven")]
+        *[
+            ("begin", "one"),
+            ("end", "one"),
+            ("end", "four"),
+            ("end", "five"),
+            ("end", "six"),
+            ("begin", "seven"),
+            ("end", "seven"),
+        ]
     ]
-    assert [pair["id"] for pair in read_transactions(path)] == ["one", "four", "five", "seven"]
+    assert [pair["id"] for pair in read_transactions(path)] == ["one", "four", "five", "six", "seven"]
     assert done.stderr.count("ERROR") == 1
     assert "can be written again" in done.stderr
 
@@ -737,7 +760,7 @@ def test_what_could_not_be_written_until_the_end_is_counted_in_the_log(path: Pat
     """Nothing is lost in silence."""
     done = run(path, LIMITED.replace("RECOVERY", "pass"))
     assert done.returncode == 0, done.stderr
-    assert "3 records of" in done.stderr
+    assert "5 records of" in done.stderr
     assert "are lost" in done.stderr
     assert [pair["id"] for pair in read_transactions(path)] == ["one"]
 
