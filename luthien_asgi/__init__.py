@@ -32,7 +32,7 @@ if TYPE_CHECKING:
         RequestError,
     )
     from luthien_asgi.jsonl import JsonlRecorder
-    from luthien_asgi.jsonl_lines import read_transactions
+    from luthien_asgi.jsonl_reading import read_transactions
     from luthien_asgi.middleware import LuthienMiddleware, Paths
     from luthien_asgi.policy import Handling, Hold, Observe, Policy, Transform, blocking
     from luthien_asgi.recorder import (
@@ -76,7 +76,7 @@ _MODULES: Final = {
         "RequestError",
     ),
     "jsonl": ("JsonlRecorder",),
-    "jsonl_lines": ("read_transactions",),
+    "jsonl_reading": ("read_transactions",),
     "middleware": ("LuthienMiddleware", "Paths"),
     "policy": ("Handling", "Hold", "Observe", "Policy", "Transform", "blocking"),
     "recorder": (
