@@ -21,6 +21,8 @@ Deliberate differences from a plain `import litellm`:
    process that is ours, it leaves the collector's sight for good (`gc.freeze`), and so does whatever else is alive then.
 6. The tokenizer's table (110 MB, 0.4 s) is read only for those who need it: LiteLLM fetches it at the first call of nearly every
    provider but OpenAI and Azure, in the event loop, to price what nobody reads.
+7. Connections to providers are not bounded: how many answers run at a time is for `Limits.streams` to say. What waits for a
+   connection that another answer has looks like a silent provider, and fails as one.
 """
 
 from __future__ import annotations
@@ -51,6 +53,9 @@ ENVIRONMENT: Final[Mapping[str, str]] = MappingProxyType(
         "LITELLM_LOG": "CRITICAL",
         # LiteLLM breaks off an answer that repeats a chunk this often; a table of zeros is a legal answer.
         "REPEATED_STREAMING_CHUNK_LIMIT": "1000000000",
+        # Of LiteLLM's own, 1 000 and 500, the second leaves half of `Limits.streams` to wait unseen; 0 would be aiohttp's 100.
+        "AIOHTTP_CONNECTOR_LIMIT": "1000000000",
+        "AIOHTTP_CONNECTOR_LIMIT_PER_HOST": "1000000000",
     }
 )
 _WRITTEN: Final = ("TIKTOKEN_CACHE_DIR",)

@@ -166,6 +166,25 @@ def test_an_operators_own_setting_wins() -> None:
     )
 
 
+def test_no_answer_waits_for_the_connection_of_another() -> None:
+    """The pool has room for more connections to one provider than there may be streams in a process."""
+    run(
+        """
+        from luthien_asgi.backend import hygiene
+        from luthien_asgi.backend.capture import HandlerPool
+        from luthien_asgi.settings import Limits
+        async def main():
+            await hygiene.load()
+            pool = HandlerPool()
+            session = pool.connections()._transport._get_valid_client_session()
+            assert min(session.connector.limit, session.connector.limit_per_host) > 100 * Limits().streams
+            await session.close()
+            await pool.aclose()
+        asyncio.run(main())
+        """
+    )
+
+
 def test_a_host_that_uses_litellm_keeps_its_settings() -> None:
     """A host's callbacks, cache and switches are as before our import, and its callbacks hear nothing of our calls."""
     run(
