@@ -56,6 +56,7 @@ class Serving:
         config = uvicorn.Config(app, port=0, **quiet, **options)
         server = uvicorn.Server(config)
         listening = socket.create_server(("127.0.0.1", 0))
+        listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # which accepted connections inherit
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
         thread.start()
         self._running.append((server, thread))
