@@ -37,7 +37,11 @@ def bind(host: str, port: int) -> socket.socket:
     """Return a listening socket. Raises `ServeError` that says which address is taken, and what to do about it."""
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
-        return socket.create_server(address[:2], family=family, backlog=2048)
+        sock = socket.create_server(address[:2], family=family, backlog=2048)
+        # Inherited by what is accepted. asyncio sets it on its own sockets only, and without it the end of an answer that takes
+        # two writes waits for the client's delayed acknowledgement: 40 ms.
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return sock
     except socket.gaierror:
         raise ServeError(f"the address {host!r} is unknown") from None
     except OSError as error:
