@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from luthien_asgi.backend.protocol import Target
 from luthien_asgi.context import ObservabilityContext, PolicyContext
 from luthien_asgi.disconnect import ClientGoneError
+from luthien_asgi.drain import Drain, ShutdownError
 from luthien_asgi.errors import ApiError, RequestDenied
 from luthien_asgi.escalating import DeskPerson
 from luthien_asgi.executor import PolicyExecutor, as_failure
@@ -50,12 +52,14 @@ class Completion:
     async def to_the_end(self) -> None:
         """Run and record. Whatever happens, also cancellation, one end record is written."""
         try:
-            await self._watched()
+            async with self._drain.last():
+                await self._watched()
             if self.ending == "client_disconnected":
                 await self.shadows.ended(0)
+        except ShutdownError as error:
+            await self._cut_off(error)
         except asyncio.CancelledError:
-            self.ending = "client_disconnected" if self.exchange.connection.gone.is_set() else "shutdown"
-            await self.shadows.ended(0)
+            await self._cut_off(ShutdownError())
             raise
         finally:
             self.log.mark("end")
@@ -64,6 +68,23 @@ class Completion:
                 self.exchange.services.after.start(self._record_late())
             else:
                 await self._record_end()
+
+    @property
+    def _drain(self) -> Drain:
+        return self.exchange.services.drain
+
+    async def _cut_off(self, error: ShutdownError) -> None:
+        """Note that the answer was not let end; a client that got nothing is told, if it can be told at once."""
+        await self.shadows.ended(0)
+        if self.exchange.connection.gone.is_set():
+            self.ending = "client_disconnected"
+        elif self.error is None and self.ending not in {"completed", "stopped"}:
+            self._fail(error)
+        if not self.exchange.begun and self.ending == "shutdown":
+            self.log.status = error.status
+            with suppress(OSError):
+                async with asyncio.timeout(self.exchange.services.settings.close_timeout):
+                    await self.exchange.send_error(error)
 
     async def _record_late(self) -> None:
         try:
@@ -101,7 +122,8 @@ class Completion:
         judge = exchange.judge(self.ctx, self.log, self.shadows)
         if services.pipeline.sees_requests:
             with self.obs.span("luthien.policy.request"):
-                self.ctx.request = await exchange.connection.race(judge.before())
+                async with self._drain.limit():
+                    self.ctx.request = await exchange.connection.race(judge.before())
         model = self.ctx.request.model
         target = self.target if model == self.asked.model else services.backend.target(model)
         call = exchange.backend_call(self.ctx.request, target)
@@ -124,7 +146,8 @@ class Completion:
 
     async def _stream(self, opening: BackendOpening) -> None:
         exchange, settings = self.exchange, self.exchange.services.settings
-        begun = await exchange.connection.race(opening.wait(settings.commit_after))
+        async with self._drain.limit():
+            begun = await exchange.connection.race(opening.wait(settings.commit_after))
         if opening.error is not None:
             raise opening.error
         if not begun:
@@ -168,11 +191,12 @@ class Completion:
             wants_blocks=services.recorder.wants_blocks,
             person=DeskPerson(services.approvals, self.ctx) if services.approvals is not None else None,
             shadows=self.shadows,
+            drain=services.drain,
         )
         encoder = exchange.wire.encoder(self.asked, settings=services.settings, id=exchange.id, created=exchange.created)
         final = FinalBlocks(self.log, wanted=services.recorder.wants_blocks)
         formatter = ClientFormatter(encoder=encoder, settings=services.settings, final=final, late=late)
-        return PolicyOrchestrator(executor=executor, formatter=formatter, settings=services.settings)
+        return PolicyOrchestrator(executor=executor, formatter=formatter, settings=services.settings, drain=services.drain)
 
     def _headers(self, backend: Mapping[str, str]) -> dict[str, str]:
         exchange = self.exchange
@@ -193,7 +217,7 @@ class Completion:
             self.ending = "stopped" if stopped else "completed"
 
     def _fail(self, error: ApiError) -> None:
-        self.ending = "denied" if isinstance(error, RequestDenied) else "failed"
+        self.ending = _ending_of(error)
         # A value needs no traceback: its frames hold this object, in a circle, and what LiteLLM had in its hands.
         error.__traceback__ = error.__context__ = error.__cause__ = None
         self.error = error
@@ -212,7 +236,9 @@ class Completion:
         error = self.error
         told = None if error is None else {"type": error.type, "message": error.message, "code": error.code}
         end = self.log.end(self.ending, told)
-        await self._tell_policy()
+        with suppress(ShutdownError):
+            async with self._drain.last():
+                await self._tell_policy()
         report_end(self.obs, end)
         try:
             await self.exchange.services.recorder.end(end)
@@ -229,3 +255,9 @@ class Completion:
                     await self.exchange.services.hooks.call(plan, plan.on_error, error, self.ctx.of_policy(plan.owner))
                 except ApiError:
                     _log.exception("on_error of the policy %s failed", plan.name)
+
+
+def _ending_of(error: ApiError) -> Ending:
+    if isinstance(error, RequestDenied):
+        return "denied"
+    return "shutdown" if isinstance(error, ShutdownError) else "failed"

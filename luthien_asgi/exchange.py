@@ -18,6 +18,7 @@ from luthien_asgi.clients import Client
 from luthien_asgi.completion import Completion
 from luthien_asgi.context import ObservabilityContext, PolicyContext
 from luthien_asgi.disconnect import ClientConnection, ClientGoneError
+from luthien_asgi.drain import Drain, ShutdownError, closing
 from luthien_asgi.errors import ApiError, RequestError, busy
 from luthien_asgi.executor import as_failure
 from luthien_asgi.extras_gate import gated_error
@@ -58,6 +59,8 @@ class Services:
     approvals: Approvals | None = None
     operators: Auth | None = None
     slots: Slots = field(default_factory=Slots)
+    drain: Drain = field(default_factory=Drain)
+    """Who ends what runs when the server stops."""
     after: Shadows = field(default_factory=Shadows)
     """What goes on when an answer is over: the end of policies in shadow, and the records that wait for it."""
 
@@ -142,13 +145,16 @@ class Exchange:
         body = self.wire.error_body(error, request_id=headers.get("request-id", self.id))
         if error.wire != api_of(self.wire.name):
             headers |= {name: value for name, value in error.headers.items() if name in {"retry-after", "www-authenticate"}}
+        if isinstance(error, ShutdownError):
+            headers |= closing(self.scope)
         await send_error(self.send, error.status, body, {**headers, "x-luthien-transaction": self.id})
 
     # --- before the backend --------------------------------------------------------------------------------------------
 
     async def _admitted(self, work: Callable[[Client], Awaitable[None]]) -> None:
         """Let the client do what it asked for, in a place of its own. Raises `ApiError` where it has none left."""
-        client = await authenticate(self.services.auth, self.headers)
+        async with self.services.drain.limit():
+            client = await authenticate(self.services.auth, self.headers)
         if not client.name:
             await work(client)
             return
@@ -162,7 +168,7 @@ class Exchange:
     async def _body(self) -> bytes:
         """Return the request's body, or raise `ApiError`; one that is announced to be too long is not read."""
         try:
-            async with asyncio.timeout(self.services.settings.body_timeout):
+            async with self.services.drain.limit(), asyncio.timeout(self.services.settings.body_timeout):
                 return await self.connection.read_body(
                     limit=self.services.limits.body_bytes, announced=self.headers.get("content-length", "")
                 )
@@ -220,12 +226,13 @@ class Exchange:
 
     async def _counted(self, request: ChatRequest, target: Target, client: str) -> int | Exception:
         try:
-            ctx = self._context(request, client, None)
-            ctx.request = await self.connection.race(self.judge(ctx, None).before(everybody=True))
-            call = self.backend_call(ctx.request, target)
-            await self.connection.race(self.services.backend.start())
-            async with asyncio.timeout(self.services.settings.first_chunk_timeout):
-                return await self.connection.race(self.services.backend.count_tokens(call))
+            async with self.services.drain.limit():
+                ctx = self._context(request, client, None)
+                ctx.request = await self.connection.race(self.judge(ctx, None).before(everybody=True))
+                call = self.backend_call(ctx.request, target)
+                await self.connection.race(self.services.backend.start())
+                async with asyncio.timeout(self.services.settings.first_chunk_timeout):
+                    return await self.connection.race(self.services.backend.count_tokens(call))
         except ClientGoneError as gone:
             return gone
         except Exception as error:

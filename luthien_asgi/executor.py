@@ -14,6 +14,7 @@ from luthien_asgi.answers import AnswerSteps
 from luthien_asgi.backend.protocol import BackendStream, run_stream
 from luthien_asgi.chunks import NO_PART, Chunk, ChunkFactory
 from luthien_asgi.context import ObservabilityContext, PolicyContext
+from luthien_asgi.drain import Drain, ShutdownError
 from luthien_asgi.errors import ApiError, BackendError, BackendTimeout, PolicyError
 from luthien_asgi.extras_gate import ExtrasGate, gated_error
 from luthien_asgi.hooks import HookCaller
@@ -67,6 +68,8 @@ class PolicyExecutor:
     """Who is asked when a policy escalates."""
     shadows: Shadows = field(default_factory=Shadows)
     """What goes on beside the answer, and may outlive it."""
+    drain: Drain = field(default_factory=Drain)
+    """Who ends the answer when the server stops."""
 
     async def process(
         self,
@@ -83,7 +86,7 @@ class PolicyExecutor:
         Never raises but for cancellation: a failure is the terminal item.
         """
         run = _Run(self, opening, policy_out, client=client, ctx=ctx, log=log)
-        terminal: Terminal = Failed(_internal())
+        terminal: Terminal = Failed(ShutdownError())
         try:
             with obs.span("luthien.policy.answer", {"luthien.policy": self.pipeline.name}):
                 terminal = await run.to_the_end()
@@ -128,14 +131,16 @@ class _Run:
     async def to_the_end(self) -> Terminal:
         while True:
             try:
-                stream = await self.opening.stream()
+                async with self._executor.drain.limit():
+                    stream = await self.opening.stream()
             except Exception as error:
                 return Failed(as_failure(error))
             outcome = await self._sample(stream)
             if not isinstance(outcome, Retake):
                 return outcome
             try:
-                await self._draw_again(outcome)
+                async with self._executor.drain.limit():
+                    await self._draw_again(outcome)
             except Exception as error:
                 return Failed(as_failure(error))
 
@@ -197,7 +202,7 @@ class _Run:
             raise PolicyError(msg) from error
 
     async def _pump(self, stream: BackendStream, steps: AnswerSteps, gate: ExtrasGate) -> Terminal | Retake:
-        total = asyncio.timeout_at(self._deadline)
+        total = self._executor.drain.limit(self._deadline)
         try:
             async with total:
                 await self._read(stream, steps, gate)

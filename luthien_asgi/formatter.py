@@ -127,10 +127,11 @@ class ClientFormatter:
             _log.exception("the answer could not be written in the client's format")
             failure = ApiError("Internal error while the answer was written.", status=500)
             failure.__cause__ = error
-            return frames + self._last_frames(failure), Failed(failure)
+            return frames + self.last_frames(failure), Failed(failure)
         return frames, None
 
-    def _last_frames(self, failure: ApiError) -> list[bytes]:
+    def last_frames(self, failure: ApiError) -> list[bytes]:
+        """Return the frames that end the answer with an error; none where it has ended already."""
         try:
             return self.encoder.fail(failure)
         except StreamStateError:  # the answer was over already
@@ -171,6 +172,10 @@ class _Flow:
                     return self._terminal
                 self._source.tell(self._schedule, self._move)
                 await self._pause()
+        except asyncio.CancelledError:
+            if self._waiting:  # the encoder takes it for sent: nothing that is sent after this may lack it
+                self._target.hand(self._waiting, len(self._waiting))
+            raise
         finally:
             self._over = True
             self._source.tell(None)

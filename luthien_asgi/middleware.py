@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Awaitable, Callable, Iterable, Iterator, MutableMapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from luthien_asgi.auth import Auth
 from luthien_asgi.backend.protocol import Backend
 from luthien_asgi.compose import Composable
 from luthien_asgi.disconnect import ClientConnection
+from luthien_asgi.drain import Drain, ShutdownError, closing
 from luthien_asgi.errors import ApiError, ConfigError, busy
 from luthien_asgi.exchange import Exchange, Services
 from luthien_asgi.hooks import HookCaller
@@ -162,6 +164,7 @@ class LuthienMiddleware:
             approvals=approvals,
             operators=operators,
             slots=slots if slots is not None else Slots(),
+            drain=Drain(settings.drain_timeout),
         )
         self._wires: dict[str, WireFormat] = {
             "openai": OpenAIWire(),
@@ -201,6 +204,7 @@ class LuthienMiddleware:
 
     async def open(self) -> None:
         """Open the recorder and begin to get the backend ready, which goes on beside what the caller does. Twice is once."""
+        self._services.drain.reset()
         await self._resources.open()
 
     async def start(self) -> None:
@@ -208,8 +212,21 @@ class LuthienMiddleware:
         await self.open()
         await self._backend.ready()
 
+    def drain(self, *, within: float = math.inf) -> None:
+        """Begin to stop: call it when the server is asked to, which ASGI does not say before all requests have ended.
+
+        Running answers may end for `drain_timeout` seconds, or for `within` if that is less. Then they are ended with the error
+        event of their format, or with a 503, and recorded as `shutdown`. New requests are a 503; operators are answered.
+        Called again it can shorten the time. Call it in the event loop: from a signal handler or another thread with
+        `loop.call_soon_threadsafe(middleware.drain)`.
+        """
+        self._services.drain.begin(within)
+
     async def aclose(self) -> None:
-        """Write what the recorder still has and close the backend. Call it where no lifespan arrives, as under `Mount`."""
+        """Write what the recorder still has and close the backend. Call it where no lifespan arrives, as under `Mount`.
+
+        Answers that still run are ended with an error first.
+        """
         await self._resources.close()
 
     async def _lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -229,9 +246,17 @@ class LuthienMiddleware:
 
     async def _serve(self, route: _Route, scope: Scope, receive: Receive, send: Send) -> None:
         exchange = self._exchange(route, scope, receive, send)
+        drain = self._services.drain
         if route == "health":
             await self._health(send)
-        elif route in {"approvals", "approval"}:
+        elif drain.begun and route not in {"approvals", "approval"}:
+            await self._fail(exchange, ShutdownError("The server is about to stop; try again."))
+        else:
+            with drain:
+                await self._admit(route, exchange)
+
+    async def _admit(self, route: _Route, exchange: Exchange) -> None:
+        if route in {"approvals", "approval"}:
             await self._run(route, exchange)  # not among the streams: these may all wait for it
         else:
             with self._services.slots.one(self._services.limits.streams) as has_place:
@@ -241,7 +266,7 @@ class LuthienMiddleware:
         """Say that the process serves (the status, for liveness) and whether it can reach models yet (`ready`)."""
         is_open = await self._opened()
         state = self._backend.state if is_open else "failed"
-        health = {"status": "ok", "ready": state == "ready", "backend": state}
+        health = {"status": "ok", "ready": state == "ready" and not self._services.drain.begun, "backend": state}
         await send_json(send, 200, health, {"cache-control": "no-store"})
 
     async def _opened(self) -> bool:
@@ -290,7 +315,12 @@ class LuthienMiddleware:
             body_timeout=settings.body_timeout,
         )
         approval_id = _below(self._approvals, _route_path(exchange.scope))
-        await (request.answer(approval_id) if approval_id else request.list())
+        try:
+            async with self._services.drain.limit():
+                await (request.answer(approval_id) if approval_id else request.list())
+        except ShutdownError as error:
+            if not exchange.begun:
+                await self._fail(exchange, error)
 
     async def _refuse(self, exchange: Exchange) -> None:
         msg = f"{self._services.limits.streams} answers are under way already (streams); try again."
@@ -299,7 +329,10 @@ class LuthienMiddleware:
     @staticmethod
     async def _fail(exchange: Exchange, error: ApiError) -> None:
         body = exchange.wire.error_body(error, request_id=exchange.id)
-        await send_error(exchange.send, error.status, body, {**error.headers, "x-luthien-transaction": exchange.id})
+        headers = {**error.headers, "x-luthien-transaction": exchange.id}
+        if isinstance(error, ShutdownError):
+            headers |= closing(exchange.scope)
+        await send_error(exchange.send, error.status, body, headers)
 
 
 def _checked_auth(auth: Auth | _Unset | None, backend: Backend) -> Auth | None:

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+from typing import Final
 
+from luthien_asgi.drain import LAST_WORDS
 from luthien_asgi.exchange import Services
 from luthien_asgi.warm_up import WarmBackend
 
 __all__ = ["Resources"]
+
+_log: Final = logging.getLogger(__name__)
 
 
 class Resources:
@@ -33,14 +38,24 @@ class Resources:
             self._open = True
 
     async def close(self) -> None:
-        """Wait for what goes on behind the answers, write what is to be recorded, close the rest."""
+        """End what runs, wait for what goes on behind the answers, write what is to be recorded, close the rest."""
         async with self._lock:
             self._open = False
+            left = self._services.drain.left()
             try:
-                await self._services.after.ended(self._services.settings.drain_timeout)
                 if self._services.approvals is not None:
                     await self._services.approvals.aclose()
+                await self._end_what_runs()
+                await self._services.after.ended(left)
                 await self._backend.aclose()
             finally:
                 self._services.hooks.close()
                 await self._services.recorder.aclose()
+                self._services.drain.reset()
+
+    async def _end_what_runs(self) -> None:
+        """A server that closes the app while requests run waits no longer; one that cancels them may not wait for their end."""
+        drain, moment = self._services.drain, self._services.settings.close_timeout
+        drain.begin(moment)
+        if not await drain.idle(moment + LAST_WORDS + moment):
+            _log.error("%s requests did not end when the server stopped", drain.running)

@@ -14,11 +14,13 @@ only, whatever the address is.
 from __future__ import annotations
 
 import ipaddress
+import math
 import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from luthien_asgi.errors import ConfigError
+from luthien_asgi.stop_signals import StopSignals
 
 if TYPE_CHECKING:
     from luthien_asgi.auth import Auth
@@ -28,10 +30,15 @@ if TYPE_CHECKING:
 __all__ = ["Gateway", "app", "create_app", "preload"]
 
 VARIABLE: Final = "LUTHIEN_CONFIG"
+CLOSING: Final = 5.0
+"""Seconds between the end of the last answer and that of the process: the last frames leave, the record is closed."""
 
 
-def create_app(config: Config) -> Gateway:
-    """Return the gateway for a configuration: every route is on, and what it does not know is a 404 in JSON."""
+def create_app(config: Config, *, patience: float = math.inf) -> Gateway:
+    """Return the gateway for a configuration: every route is on, and what it does not know is a 404 in JSON.
+
+    `patience` is how many seconds the server waits for running answers before it kills the process, where that is known.
+    """
     from luthien_asgi.auth import KeyAuth
     from luthien_asgi.backend import LiteLLMBackend
     from luthien_asgi.middleware import LuthienMiddleware
@@ -48,23 +55,46 @@ def create_app(config: Config) -> Gateway:
         approvals=config.approvals,
         operators=KeyAuth(config.operators) if config.operators is not None else None,
     )
-    return Gateway(middleware, local_only=config.auth is None and config.spends_server_keys)
+    return Gateway(middleware, local_only=config.auth is None and config.spends_server_keys, patience=patience)
 
 
 class Gateway:
-    """An ASGI app. Servers open and close it by lifespan; `open()` and `aclose()` do the same by hand."""
+    """An ASGI app. Servers open and close it by lifespan; `open()` and `aclose()` do the same by hand.
 
-    def __init__(self, middleware: LuthienMiddleware, *, local_only: bool) -> None:
+    It drains by itself when the server that runs it gets a signal to stop.
+    """
+
+    def __init__(self, middleware: LuthienMiddleware, *, local_only: bool, patience: float = math.inf) -> None:
         self._middleware = middleware
         self._local_only = local_only
+        self._patience = patience
+        self._signals = StopSignals(self.drain)
+        self._watches = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one ASGI connection; where nobody has a key, only one that comes from this machine."""
+        if not self._watches:
+            self._watches = True
+            self._signals.watch()
+        if scope["type"] == "lifespan":
+            await self._live(scope, receive, send)
+            return
         # A `Host` header proves nothing about who is at the other end; the peer's address does.
         if self._local_only and scope["type"] == "http" and not _is_local(scope.get("client")):
             await _refused(scope, receive, send)
             return
         await self._middleware(scope, receive, send)
+
+    async def _live(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await self._middleware(scope, receive, send)
+        finally:
+            self._signals.unwatch()
+            self._watches = False
+
+    def drain(self) -> None:
+        """Begin to stop, as `LuthienMiddleware.drain`, and be done before the server's patience is over."""
+        self._middleware.drain(within=self._patience - min(CLOSING, self._patience / 2))
 
     async def open(self) -> None:
         """Open the recorder and begin to import LiteLLM."""
@@ -138,6 +168,11 @@ class _ConfiguredApp:
 
     def __init__(self) -> None:
         self._app: ASGIApp | None = None
+        self._patience = math.inf
+
+    def stop_within(self, seconds: float) -> None:
+        """Say how long the server waits for running answers before it kills the process; before the app is used first."""
+        self._patience = seconds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
@@ -155,7 +190,7 @@ class _ConfiguredApp:
         if self._app is None:
             from luthien_asgi.config import load
 
-            self._app = create_app(load(_configured_path()))
+            self._app = create_app(load(_configured_path()), patience=self._patience)
         return self._app
 
 

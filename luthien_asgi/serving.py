@@ -13,6 +13,7 @@ from typing import Any
 
 import uvicorn
 
+from luthien_asgi.drain import LAST_WORDS
 from luthien_asgi.middleware import ASGIApp
 
 __all__ = ["ServeError", "bind", "is_loopback", "run", "server_for", "url_of"]
@@ -56,8 +57,11 @@ def url_of(sock: socket.socket) -> str:
 
 
 def server_for(app: ASGIApp, *, drain_timeout: float, log_level: str = "info") -> uvicorn.Server:
-    """Return a server that lets running answers end for `drain_timeout` seconds when it is asked to stop."""
-    graceful = math.ceil(drain_timeout)
+    """Return a server that lets running answers end for `drain_timeout` seconds when it is asked to stop.
+
+    The gateway ends those that still run then; the server cancels what has not ended when their last words could be said.
+    """
+    graceful = math.ceil(drain_timeout + 2 * LAST_WORDS)
     config = uvicorn.Config(app, log_level=log_level, lifespan="on", timeout_graceful_shutdown=graceful, server_header=False)
     return uvicorn.Server(config)
 

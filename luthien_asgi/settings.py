@@ -33,8 +33,8 @@ class StreamSettings:
     """Wait for room in a full queue before the circuit breaker opens (`QueueFullError`)."""
     send_timeout: float = 60.0
     """One `send` to the client's connection."""
-    drain_timeout: float = 30.0
-    """Time that running streams get after the server was asked to stop."""
+    drain_timeout: float = 25.0
+    """Time that running answers get after the server was asked to stop. gunicorn and Kubernetes kill after 30 s."""
     close_timeout: float = 0.5
     """Closing the backend's connection when a transaction ends early (gunicorn gives a request 3 s after a disconnect)."""
     ping_interval: float = 10.0

@@ -6,6 +6,7 @@ import asyncio
 from typing import Any
 
 import pytest
+from anyio import wait_all_tasks_blocked
 
 from luthien_asgi.backend.chunks import build
 from luthien_asgi.chunks import Chunk
@@ -60,8 +61,8 @@ def make(*, late: bool = False, transaction: Transaction | None = None, **settin
     return ClientFormatter(encoder=Encoder(), settings=StreamSettings(**settings), final=final, late=late)
 
 
-def queue(max_items: int = 100) -> StreamQueue[Any]:
-    return StreamQueue(max_items=max_items, max_bytes=10_000, timeout=0.01)
+def queue(max_items: int = 100, timeout: float = 0.01) -> StreamQueue[Any]:
+    return StreamQueue(max_items=max_items, max_bytes=10_000, timeout=timeout)
 
 
 async def out(formatter: ClientFormatter, source: StreamQueue[Chunk]) -> list[Any]:
@@ -132,6 +133,20 @@ async def test_a_reader_that_does_not_read_ends_in_the_terminal_item() -> None:
     item = await frames.get()
     assert isinstance(item, Failed)
     assert isinstance(item.error, QueueFullError)
+
+
+async def test_what_was_encoded_is_kept_when_it_is_cancelled() -> None:
+    """The encoder takes it for sent: nobody may go on without it, room or not."""
+    source, frames = queue(), queue(max_items=1, timeout=60)
+    frames.offer(b"unread", 6)
+    source.offer(t("a"), 1)
+    formatter = make(ping_interval=60)
+    async with asyncio.TaskGroup() as tasks:
+        task = tasks.create_task(formatter.process(source, frames, obs=OBS))
+        await wait_all_tasks_blocked()
+        task.cancel()
+    assert frames.take_ready() == [b"unread", b"[a]"]
+    assert formatter.last_frames(ApiError("stopped")) == [b"error:stopped"]
 
 
 async def test_collecting_gives_the_body_or_the_error() -> None:
