@@ -33,6 +33,7 @@ from luthien_asgi.settings import Limits, StreamSettings
 from luthien_asgi.shadow import Shadows
 from luthien_asgi.slots import Slots
 from luthien_asgi.telemetry import Telemetry
+from luthien_asgi.wire.checks import LONGEST_MODEL
 from luthien_asgi.wire.protocol import WireFormat
 
 __all__ = ["Exchange", "Services"]
@@ -182,7 +183,7 @@ class Exchange:
         Raises `RequestError` (404): whether a model is configured that a key may not ask for is not told. What a policy makes of
         the request is the operator's business, and so is what it asks and whom it defers to.
         """
-        if not client.may_ask(model):
+        if len(model) > LONGEST_MODEL or not client.may_ask(model):
             msg = f"the model {model[:200]!r} is not one that this key may ask for"
             raise RequestError(msg, status=404, code="model_not_found", param="model")
         return self.services.backend.target(model)

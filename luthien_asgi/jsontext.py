@@ -8,27 +8,34 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from typing import Any, Final
 
 import msgspec
 
-__all__ = ["depth_of", "dumps", "loads"]
+__all__ = ["NestingError", "depth_of", "dumps", "has_more_items", "loads"]
 
 _decode: Final = msgspec.json.Decoder().decode
 _encode: Final = msgspec.json.Encoder().encode
+_CONTAINERS: Final = frozenset({dict, list})
+_STRING: Final = re.compile(rb'"[^"]*"')
+
+
+class NestingError(ValueError):
+    """JSON that is nested beyond the interpreter's recursion limit."""
 
 
 def loads(data: bytes | str) -> Any:  # noqa: ANN401 - JSON is any shape
     """Parse one JSON text.
 
-    Raises `ValueError` on anything that is not JSON: syntax, NaN and Infinity, numbers beyond a double, bytes that are not
-    UTF-8, nesting beyond the interpreter's recursion limit.
+    Raises `ValueError` on anything that is not JSON: syntax, NaN and Infinity, numbers beyond a double or of more digits than the
+    interpreter converts, bytes that are not UTF-8; `NestingError` for nesting beyond the interpreter's recursion limit.
     """
     try:
         return _decode(data)
     except RecursionError:
         msg = "JSON is nested too deeply"
-        raise ValueError(msg) from None
+        raise NestingError(msg) from None
     except UnicodeDecodeError:
         msg = "JSON is not UTF-8"
         raise ValueError(msg) from None
@@ -43,7 +50,7 @@ def _loads_slowly(data: bytes | str) -> Any:  # noqa: ANN401
         return json.loads(text, parse_constant=_refuse_constant, parse_float=_finite)
     except RecursionError:
         msg = "JSON is nested too deeply"
-        raise ValueError(msg) from None
+        raise NestingError(msg) from None
     except UnicodeDecodeError:
         msg = "JSON is not UTF-8"
         raise ValueError(msg) from None
@@ -70,15 +77,29 @@ def dumps(value: Any) -> bytes:  # noqa: ANN401
         return json.dumps(value, ensure_ascii=True, separators=(",", ":"), allow_nan=False).encode("ascii")
 
 
+def has_more_items(data: bytes, limit: int) -> bool:
+    """Tell whether a JSON text has more than `limit` commas and opening brackets outside its strings.
+
+    There are never more values than that, and one: so this bounds what parsing makes of a text before it makes it. It is a few
+    passes in C over the bytes; of a text that is no JSON it is as much as a parser sees of it before its error.
+    """
+    if len(data) <= limit or _marks(data) <= limit:
+        return False
+    bare = data.replace(b"\\\\", b"").replace(b'\\"', b"")  # what is left of quotes begins and ends strings
+    if bare.count(b'"') > 4 * (limit + 1):  # each value is a string at most, and has a name at most
+        return True
+    return _marks(_STRING.sub(b"", bare)) > limit
+
+
+def _marks(data: bytes) -> int:
+    return data.count(b",") + data.count(b"[") + data.count(b"{")
+
+
 def depth_of(value: Any, limit: int) -> int:  # noqa: ANN401
     """Return the nesting of a parsed value, or `limit + 1` as soon as it is deeper than `limit`."""
-    level, depth = [value], 0
-    while level:
-        nested = [item for item in level if isinstance(item, dict | list)]
-        if not nested:
-            return depth
+    level, depth = [value] if type(value) in _CONTAINERS else [], 0
+    while level and depth <= limit:
         depth += 1
-        if depth > limit:
-            return depth
-        level = [child for item in nested for child in (item.values() if isinstance(item, dict) else item)]
+        insides = (item.values() if type(item) is dict else item for item in level)
+        level = [child for inside in insides for child in inside if type(child) in _CONTAINERS]
     return depth

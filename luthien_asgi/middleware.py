@@ -50,6 +50,8 @@ class _Unset:
 
 
 _UNSET: Final = _Unset()
+_HEADER_BYTES: Final = 32
+"""What a header takes beside its name and value."""
 
 
 @contextmanager
@@ -245,6 +247,11 @@ class LuthienMiddleware:
         await self.app(scope, receive, watched)
 
     async def _serve(self, route: _Route, scope: Scope, receive: Receive, send: Send) -> None:
+        if _size_of(scope["headers"]) > self._services.limits.header_bytes:
+            msg = f"The headers of the request are longer than {self._services.limits.header_bytes} bytes (header_bytes)."
+            bare = {**scope, "headers": ()}  # nothing is made of them
+            await self._fail(self._exchange(route, bare, receive, send), ApiError(msg, status=431))
+            return
         exchange = self._exchange(route, scope, receive, send)
         drain = self._services.drain
         if route == "health":
@@ -369,6 +376,10 @@ def _wire_of(route: _Route, headers: MutableMapping[str, str]) -> str:
         return "responses"
     anthropic = "anthropic-version" in headers or ("x-api-key" in headers and "authorization" not in headers)
     return "anthropic" if route in {"models", "model"} and anthropic else "openai"
+
+
+def _size_of(headers: Iterable[tuple[bytes, bytes]]) -> int:
+    return sum(len(name) + len(value) + _HEADER_BYTES for name, value in headers)
 
 
 def _joined(raw: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:

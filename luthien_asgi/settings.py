@@ -80,7 +80,8 @@ class StreamSettings:
 class Limits:
     """What a client may send, and in `frame_bytes` a provider.
 
-    Exceeding one is an error in the client's format whose message names the limit: 413 for `body_bytes`, 429 for `streams` and
+    Exceeding one is an error in the client's format whose message names the limit: 413 for `body_bytes`, 431 for
+    `header_bytes`, 429 for `streams` and
     `client_streams`, 502 (or the error event) for `frame_bytes`, 400 for the others.
     """
 
@@ -88,6 +89,9 @@ class Limits:
     """Request body, counted while it arrives (32 MB is the Anthropic API's own limit)."""
     json_depth: int = 64
     """Nesting of the request body."""
+    json_items: int = 200_000
+    """Commas and opening brackets of the request body outside its strings, so of its values: counted before they are made. A
+    million of them are 200 MB and a second of the event loop; ten thousand messages with a thousand tools are 100 000."""
     messages: int = 10_000
     """Messages of one request."""
     parts: int = 5_000
@@ -98,6 +102,9 @@ class Limits:
     """Tools of one request."""
     frame_bytes: int = 16 * 1024 * 1024
     """One event of the provider's stream."""
+    header_bytes: int = 64 * 1024
+    """Headers of a request, with 32 bytes for each more than is in it (as HTTP/2 counts them, RFC 9113, 6.5.2): h11's limit, and
+    more than proxies let through. The server has held them by then, and its own limit comes before this one."""
     streams: int = 1_000
     """Transactions at the same time in one process; the next gets a 429."""
     client_streams: int = 1_000

@@ -143,3 +143,84 @@ def test_depth_stops_one_beyond_the_limit() -> None:
     assert jsontext.depth_of([[]], 1) == 2
     while value:  # taken apart level by level: freeing it at once would recurse
         value = value[0]
+
+
+# --- how many items -----------------------------------------------------------------------------------------------------------
+
+
+def marks_of(text: bytes) -> int:
+    """Count commas and opening brackets outside strings, a character at a time."""
+    found, inside, escaped = 0, False, False
+    for character in text.decode():
+        if inside:
+            escaped, inside = character == "\\" and not escaped, character != '"' or escaped
+        elif character == '"':
+            inside = True
+        else:
+            found += character in ",[{"
+    return found
+
+
+@given(JSON, st.sampled_from([None, 1]), st.booleans())
+def test_items_are_counted_outside_strings(value: Any, indent: int | None, ascii_only: bool) -> None:
+    """Whatever stands in the strings, escaped or not; the limit itself is allowed, one less is not."""
+    text = json.dumps(value, indent=indent, ensure_ascii=ascii_only).encode("utf-8", "replace")
+    exact = marks_of(text)
+    assert not jsontext.has_more_items(text, exact)
+    assert exact == 0 or jsontext.has_more_items(text, exact - 1)
+
+
+@given(JSON)
+def test_there_are_never_more_values_than_items_and_one(value: Any) -> None:
+    """So the count bounds what parsing makes."""
+
+    def values(item: Any) -> int:
+        inside = item.values() if isinstance(item, dict) else item if isinstance(item, list) else ()
+        return 1 + sum(values(each) for each in inside)
+
+    text = jsontext.dumps(value)
+    assert values(value) <= marks_of(text) + 1
+    assert not jsontext.has_more_items(text, marks_of(text))
+
+
+@pytest.mark.parametrize(
+    ("text", "items"),
+    [
+        (b'{"a": "[,{[,{"}', 1),
+        (b'{"a": "\\",\\"["}', 1),
+        (b'{"a\\\\": "b,", "c": ","}', 2),
+        (b'["\\\\\\"", ",", "\\\\"]', 3),
+        ('["é,", "😀["]'.encode(), 2),
+    ],
+)
+def test_quotes_and_backslashes_are_told_apart(text: bytes, items: int) -> None:
+    """An escaped quote ends nothing, one behind an escaped backslash does."""
+    assert json.loads(text)
+    assert marks_of(text) == items
+    assert not jsontext.has_more_items(text, items)
+    assert jsontext.has_more_items(text, items - 1)
+
+
+@pytest.mark.parametrize("text", [b'"' * 1000, b'"",' * 1000, b"[" * 1000, b'{"":' * 1000, b"," * 1000])
+def test_what_is_no_json_is_counted_too(text: bytes) -> None:
+    """It does not become a way around the count."""
+    assert jsontext.has_more_items(text, 100) or len(text.translate(None, b'"')) <= 100
+
+
+@given(JSON, st.integers(0, 5))
+def test_the_depth_is_that_of_the_value_up_to_a_limit(value: Any, limit: int) -> None:
+    """Counted by its definition: a plain value has none, a container one more than the deepest in it."""
+
+    def depth(item: Any) -> int:
+        if not isinstance(item, dict | list):
+            return 0
+        return 1 + max(map(depth, item.values() if isinstance(item, dict) else item), default=0)
+
+    assert jsontext.depth_of(value, limit) == min(depth(value), limit + 1)
+
+
+@pytest.mark.parametrize("text", [b"[" * 100_000, b'{"a":' * 100_000, b"[" * 5000 + b'"\\ud83d"' + b"]" * 5000])
+def test_nesting_beyond_the_interpreters_limit_is_told_apart(text: bytes) -> None:
+    """It is no crash, and no error of syntax; also where half an emoji has it read the slow way."""
+    with pytest.raises(jsontext.NestingError):
+        jsontext.loads(text)

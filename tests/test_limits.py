@@ -23,6 +23,8 @@ def body(**more: Any) -> dict[str, Any]:
 
 TOO_MUCH: dict[str, tuple[int, int, Callable[[], dict[str, Any]]]] = {
     "body_bytes": (50, 413, body),
+    "json_items": (9, 400, lambda: body(tools=[{"type": "x", "name": "x"}])),
+    "header_bytes": (150, 431, lambda: body(stop=["x"])),
     "json_depth": (4, 400, lambda: body(tools=[{"a": {"b": {"c": {"d": 1}}}}])),
     "messages": (1, 400, lambda: body(messages=[*HI, *HI])),
     "parts": (1, 400, lambda: body(messages=[{"role": "user", "content": [{"type": "text", "text": "x"}] * 2}])),
@@ -56,6 +58,7 @@ async def refused(stack: AsyncExitStack, name: str, path: str) -> Fetched:
     backend = LiteLLMBackend(model_list=[{"model_name": "m", "litellm_params": params}], limits=limits)
     app = LuthienMiddleware(nothing, backend=backend, auth=lambda _: "somebody", limits=limits)
     stack.push_async_callback(app.aclose)
+    await app.start()  # an import that is begun is not left behind
     driver = ASGIDriver(app, within=60)
     if name in {"streams", "client_streams"}:
         await stack.enter_async_context(driver.request("POST", path, json=body(), wait=False))
