@@ -20,7 +20,7 @@ from typing import Final, Literal, cast
 from borrowed import chunks, upstream
 from plan import Plan
 
-__all__ = ["KEY", "Clients", "Outcome", "Patience"]
+__all__ = ["IMPATIENT", "KEY", "Clients", "Outcome", "Patience"]
 
 KEY: Final = "load-client-key"
 _PATHS: Final = {"openai": "/v1/chat/completions", "anthropic": "/v1/messages"}
@@ -41,16 +41,20 @@ How = Literal["whole", "left", "cut", "hung", "refused"]
 class Patience:
     """Seconds: the gateway's settings, as far as they bound a stream that meets a fault, and what a busy machine adds."""
 
-    first_chunk: float = 8.0
+    first_chunk: float = 15.0
     stall: float = 6.0
     send: float = 6.0
     slack: float = 25.0
 
     def deadline(self, plan: Plan) -> float:
         """Return how long a stream may take."""
-        waits = {"stall": self.stall, "silent": self.first_chunk, "deaf": 3 * self.send}
+        waits = {"stall": self.stall, "silent": self.first_chunk, "deaf": 4 * self.send}
         doubled = 2 if plan.fault == "slow" else 1
         return doubled * plan.seconds + waits.get(plan.fault, 0) + self.slack
+
+
+IMPATIENT: Final = Patience(first_chunk=10, stall=5, send=2)
+"""For loads in which many streams follow one another."""
 
 
 @dataclass(slots=True)
@@ -112,7 +116,7 @@ class Clients:
         try:
             async with self._connection(plan) as connection:
                 async with asyncio.timeout(self._patience.deadline(plan)):
-                    await connection.run(outcome, request(plan, self._port), deaf_for=self._patience.send * 2)
+                    await connection.run(outcome, request(plan, self._port), deaf_for=self._patience.send * 3)
         except TimeoutError:
             outcome.how = "hung"
         except OSError:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Iterable, Mapping, Sequence
-from statistics import linear_regression
+from statistics import fmean, linear_regression
 from time import monotonic
 from typing import Final
 
@@ -12,11 +13,15 @@ from ledger import Verdict
 from provider import Provider
 from server import Server, State
 
-__all__ = ["Peak", "held", "more_than", "settled", "slope"]
+__all__ = ["Peak", "growth", "held", "more_than", "settled"]
 
 _QUIET: Final = 30.0
 """Seconds in which a server has to be as it was before, once all is over."""
 _LOOK: Final = 0.25
+_GROWTH: Final = 0.01
+"""Of a worker's memory: an allocator's breath is less."""
+_FEWEST: Final = 4
+"""Looks that make a line with an error."""
 
 
 class Peak:
@@ -84,6 +89,24 @@ def held(before: Iterable[State], after: Sequence[State], peak: Mapping[int, flo
     return found or [Verdict("workers that answer", "none", passed=False)]
 
 
-def slope(looks: Sequence[tuple[float, float]]) -> float:
-    """Return how much the second value grows with each unit of the first."""
-    return linear_regression(*zip(*looks, strict=True)).slope
+def growth(pid: int, looks: Sequence[tuple[float, float]], *, over: str) -> Verdict:
+    """Hold a worker's memory to a line that does not rise, as far as what it breathes lets one tell.
+
+    Passed is what grows by less than a hundredth, or by less than twice the line's own standard error.
+    """
+    line, error = _line(looks)
+    span = looks[-1][0] - looks[0][0]
+    grown, unsure = line * span, 2 * error * span
+    seen = ", ".join(f"{memory:.0f}" for _, memory in looks[:: max(1, len(looks) // 12)])
+    what = f"worker {pid}: memory over {over} grows by less than {_GROWTH:.0%}, or no more than is sure"
+    return Verdict(what, f"{grown:+.1f} ± {unsure:.1f} MB ({seen})", grown < max(_GROWTH * looks[0][1], unsure))
+
+
+def _line(looks: Sequence[tuple[float, float]]) -> tuple[float, float]:
+    """Return the slope of the line through some points, and its standard error."""
+    if len(looks) < _FEWEST:
+        return 0.0, math.inf
+    (slope, start), xs = linear_regression(*zip(*looks, strict=True)), [x for x, _ in looks]
+    rest = sum((y - start - slope * x) ** 2 for x, y in looks)
+    middle = fmean(xs)
+    return slope, math.sqrt(rest / (len(looks) - 2) / sum((x - middle) ** 2 for x in xs))

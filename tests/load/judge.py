@@ -20,6 +20,8 @@ MARKER: Final = re.compile(rb"~(\d{8})~")
 _CLOCK: Final = r"\d{16}"
 _ENDS: Final = {"openai": "[DONE]", "anthropic": "message_stop"}
 _STATUSES: Final = {"500": 500, "429": 429, "silent": 504}
+_DYING: Final = 2.0
+"""Seconds that a killed process has its sockets for: the kernel gives back its memory first."""
 ENDINGS: Final = {
     "": {"completed"},
     "slow": {"completed"},
@@ -51,7 +53,7 @@ def _by_kill(outcome: Outcome, killed: Collection[int], kills: Collection[float]
     """Tell whether a kill may have cut this connection: its own worker's; without a head nobody knows whose it was."""
     if outcome.worker:
         return outcome.worker in killed
-    return any(outcome.asked <= at <= outcome.ended for at in kills)
+    return any(outcome.asked - _DYING <= at <= outcome.ended for at in kills)
 
 
 def _so_far(outcome: Outcome) -> Iterator[str]:
@@ -59,7 +61,7 @@ def _so_far(outcome: Outcome) -> Iterator[str]:
         return
     seen = read(outcome.plan.client, outcome.body, stream=outcome.plan.stream, whole=False)
     yield from seen.illegal
-    if seen.ended == "an error":
+    if seen.ended == "an error" and outcome.plan.fault in {"", *CLIENT_FAULTS}:
         yield f"an error: {seen.error}"
     text = _text_of(outcome.plan, seen.text.count("@"))
     if seen.text and not re.match(text.removesuffix("sec"), seen.text):

@@ -16,7 +16,7 @@ from time import monotonic, monotonic_ns
 from typing import Final
 
 from borrowed import upstream
-from plan import Plan
+from plan import PROVIDER_FAULTS, Plan
 
 __all__ = ["RETRY_AFTER", "Provider"]
 
@@ -54,7 +54,8 @@ class Provider:
         self.connections: set[Connection] = set()
         self.closed: dict[int, float] = {}
         """By number of the stream: when the gateway closed its connection before the answer was over (`monotonic`)."""
-        self.asked = 0
+        self.finished: dict[int, float] = {}
+        """By number of the stream: when its whole answer was written (`monotonic`)."""
 
     async def start(self) -> int:
         """Begin to listen; return the port."""
@@ -108,7 +109,6 @@ class Connection(upstream.Connection):
         line = request[: request.find(b"HTTP/1.1")]
         self.plan = Plan.read(request)
         assert self.plan is not None, request[:2000]
-        self._provider.asked += 1
         self._wire = next(wire for path, wire in _WIRES.items() if line.endswith(path))
         if self.plan.fault in _INSTEAD:
             _INSTEAD[self.plan.fault](self, self.plan)
@@ -144,6 +144,8 @@ class Connection(upstream.Connection):
             self._over(self._parts.end(calls=bool(plan.call)))
 
     def _over(self, last: bytes) -> None:
+        if self.plan is not None and self.plan.fault not in PROVIDER_FAULTS:
+            self._provider.finished[self.plan.number] = monotonic()
         self.plan = None
         self._transport.write(last)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -38,8 +39,18 @@ def _read_stream(client: Any, body: bytes, *, whole: bool) -> Seen:
     seen.ended = validator.summary()["ended"]
     end = body.rfind(b"\n\n")
     for event in sse_events(body[: end + 2] if end >= 0 else b""):
-        _take(seen, event)
+        with _readable(seen):
+            _take(seen, event)
     return seen
+
+
+@contextmanager
+def _readable(seen: Seen) -> Iterator[None]:
+    """Take what cannot be read for a complaint: it must not end the load."""
+    try:
+        yield
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        seen.illegal.append(f"unreadable: {error!r}")
 
 
 def _take(seen: Seen, event: SSEEvent) -> None:
@@ -66,7 +77,12 @@ def _deltas(said: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
 def _read_body(client: Any, body: bytes) -> Seen:
     found = validate_body(client, body)
     seen = Seen(ended="whole", illegal=[str(violation) for violation in found if violation.severity == "error"])
-    said = json.loads(body or b"{}")
+    with _readable(seen):
+        _take_body(seen, json.loads(body))
+    return seen
+
+
+def _take_body(seen: Seen, said: Mapping[str, Any]) -> None:
     if said.get("error"):
         seen.error, seen.ended = said["error"]["message"], "an error"
     for choice in said.get("choices") or []:
@@ -77,4 +93,3 @@ def _read_body(client: Any, body: bytes) -> Seen:
         seen.text += block.get("text", "")
         if block["type"] == "tool_use":
             seen.calls[at] = json.dumps(block["input"])
-    return seen

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
+import math
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from client import Outcome
 from judge import ENDINGS, MARKER
 
 __all__ = ["Transactions", "complaints", "read_records"]
+
+_BEHIND: Final = 2.0
+"""Seconds by which a worker on a busy machine may hear later of a client that left than of an answer that ended."""
 
 
 @dataclass(slots=True)
@@ -51,13 +55,16 @@ def _take(found: Transactions, line: bytes) -> None:
         found.ends[said["id"]].append((said["ending"], markers))
 
 
-def complaints(found: Transactions, outcomes: Iterable[Outcome], *, killed: bool = False) -> Iterator[str]:
-    """Yield what is wrong. With `killed` a transaction may end as `interrupted`, and lines may be torn."""
+def complaints(
+    found: Transactions, outcomes: Iterable[Outcome], *, finished: Mapping[int, float], killed: bool = False
+) -> Iterator[str]:
+    """Yield what is wrong. `finished`: when the provider had written all of an answer. With `killed` lines may be torn."""
     if found.torn and not killed:
         yield f"{found.torn} torn lines"
     yield from _one_each(found, killed=killed)
     for outcome in outcomes:
-        yield from _of_stream(found, outcome, killed=killed)
+        late = outcome.ended >= finished.get(outcome.plan.number, math.inf) - _BEHIND
+        yield from _of_stream(found, outcome, late=late, killed=killed)
 
 
 def _one_each(found: Transactions, *, killed: bool) -> Iterator[str]:
@@ -73,7 +80,8 @@ def _one_each(found: Transactions, *, killed: bool) -> Iterator[str]:
             yield f"{transaction}: its end holds what belongs to another stream"
 
 
-def _of_stream(found: Transactions, outcome: Outcome, *, killed: bool) -> Iterator[str]:
+def _of_stream(found: Transactions, outcome: Outcome, *, late: bool, killed: bool) -> Iterator[str]:
+    """Yield what is wrong with the record of a stream. `late`: its client left, if it did, when all had been written."""
     plan, transaction = outcome.plan, outcome.transaction
     if outcome.status and not transaction:
         yield f"stream {plan.number}: status {outcome.status} without a transaction's id"
@@ -83,6 +91,8 @@ def _of_stream(found: Transactions, outcome: Outcome, *, killed: bool) -> Iterat
         yield f"stream {plan.number}: its transaction {transaction} has begun as {found.begins.get(transaction)}"
         return
     endings = ENDINGS.get(plan.fault, {"failed"}) | ({"interrupted"} if killed else set())
+    if (late and outcome.how == "left") or (plan.fault == "deaf" and outcome.how == "whole"):
+        endings |= {"completed"}
     wrong = {ending for ending, _ in found.ends.get(transaction, [])} - endings
     if wrong:
         yield f"stream {plan.number} ({plan.fault or 'no fault'}, {outcome.how}): recorded as {wrong}"

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Final
 
 import uvloop
-from client import Patience
+from client import IMPATIENT, Patience
 from ledger import Verdict
 from loads import Load, Order, crowd, kills, opened, rounds
 from plan import Shape
@@ -41,10 +41,11 @@ class _Kind:
     faults: float
     shape: Shape
     """Of which a stream has two thirds of the deltas at least."""
+    patience: Patience = IMPATIENT
 
 
 _KINDS: Final[Mapping[str, _Kind]] = {
-    "crowd": _Kind(crowd, _GUNICORN, 1000, 1000, 0.1, Shape(45, 1.0)),
+    "crowd": _Kind(crowd, _GUNICORN, 1000, 1000, 0.1, Shape(45, 1.0), Patience()),
     "rounds": _Kind(rounds, "uvicorn", 2000, 200, 0.25, Shape(10, 0.2)),
     "kills": _Kind(kills, _GUNICORN, 2000, 200, 0.25, Shape(24, 0.25)),
 }
@@ -70,7 +71,7 @@ def show(title: str, verdicts: list[Verdict], samples: list[str], console: Conso
 
 
 async def _measured(kind: _Kind, order: Order) -> tuple[list[Verdict], list[str]]:
-    async with opened(order, Patience()) as load:
+    async with opened(order, kind.patience) as load:
         return await kind.run(load), load.ledger.samples
 
 

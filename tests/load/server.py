@@ -42,6 +42,7 @@ settings:
   send_timeout: {patience.send}
   queue_timeout: {patience.send}
   ping_interval: 2
+  commit_after: 60
   drain_timeout: 5
 """
 _START: Final = 120.0
@@ -134,7 +135,7 @@ def running(kind: str, *, provider: int, folder: Path, patience: Patience, worke
 def _wait_ready(server: Server, workers: int) -> None:
     deadline = time.monotonic() + _START
     while time.monotonic() < deadline and server.child.process.poll() is None:
-        if len(server.states()) >= workers and _is_ready(server.port):
+        if len(server.workers()) >= workers and _is_ready(server.port):
             return
         time.sleep(_PAUSE)
     log = server.child.log.read_text(errors="replace")[-4000:]
