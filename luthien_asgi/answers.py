@@ -28,7 +28,7 @@ class AnswerSteps:
         sink: Sink,
         *,
         tools_wait: bool,
-        start: Callable[[Coroutine[Any, Any, None]], None],
+        start: Callable[[Coroutine[Any, Any, None]], object],
     ) -> None:
         """Make the steps, from the last to the first.
 

@@ -3,35 +3,32 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Awaitable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from luthien_asgi.backend.protocol import Target
+from luthien_asgi.closing import Closing
 from luthien_asgi.context import ObservabilityContext, PolicyContext
 from luthien_asgi.disconnect import ClientGoneError
 from luthien_asgi.drain import Drain, ShutdownError
-from luthien_asgi.errors import ApiError, RequestDenied
 from luthien_asgi.escalating import DeskPerson
 from luthien_asgi.executor import PolicyExecutor, as_failure
 from luthien_asgi.formatter import ClientFormatter, FinalBlocks
 from luthien_asgi.opening import BackendOpening
 from luthien_asgi.orchestrator import PolicyOrchestrator
 from luthien_asgi.queues import End, Failed, Terminal
-from luthien_asgi.recorder import Ending, Transaction
+from luthien_asgi.recorder import Transaction
 from luthien_asgi.request import ChatRequest, api_of
 from luthien_asgi.responses import send_json
 from luthien_asgi.shadow import Shadows
-from luthien_asgi.telemetry import backend_attributes, report_end
+from luthien_asgi.telemetry import backend_attributes
 
 if TYPE_CHECKING:
     from luthien_asgi.exchange import Exchange
 
 __all__ = ["Completion"]
-
-_log: Final = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
@@ -45,16 +42,25 @@ class Completion:
     target: Target
     log: Transaction
     obs: ObservabilityContext
-    ending: Ending = "client_disconnected"
-    error: ApiError | None = None
     shadows: Shadows = field(default_factory=Shadows)
+    closing: Closing = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.closing = Closing(
+            services=self.exchange.services,
+            log=self.log,
+            ctx=self.ctx,
+            obs=self.obs,
+            model=self.target.name,
+            shadows=self.shadows,
+        )
 
     async def to_the_end(self) -> None:
         """Run and record. Whatever happens, also cancellation, one end record is written."""
         try:
             async with self._drain.last():
                 await self._watched()
-            if self.ending == "client_disconnected":
+            if self.closing.ending == "client_disconnected":
                 await self.shadows.ended(0)
         except ShutdownError as error:
             await self._cut_off(error)
@@ -62,12 +68,7 @@ class Completion:
             await self._cut_off(ShutdownError())
             raise
         finally:
-            self.log.mark("end")
-            if self.shadows.at_work:
-                # The client has its answer and waits for nothing; neither does the next request on its connection.
-                self.exchange.services.after.start(self._record_late())
-            else:
-                await self._record_end()
+            await self.closing.written()
 
     @property
     def _drain(self) -> Drain:
@@ -76,21 +77,13 @@ class Completion:
     async def _cut_off(self, error: ShutdownError) -> None:
         """Note that the answer was not let end; a client that got nothing is told, if it can be told at once."""
         await self.shadows.ended(0)
-        if self.exchange.connection.gone.is_set():
-            self.ending = "client_disconnected"
-        elif self.error is None and self.ending not in {"completed", "stopped"}:
-            self._fail(error)
-        if not self.exchange.begun and self.ending == "shutdown":
+        self.closing.cut_off(error, gone=self.exchange.connection.gone.is_set())
+        if not self.exchange.begun and self.closing.ending == "shutdown":
             self.log.status = error.status
             with suppress(OSError):
                 async with asyncio.timeout(self.exchange.services.settings.close_timeout):
+                    await self._conclude(Failed(error))
                     await self.exchange.send_error(error)
-
-    async def _record_late(self) -> None:
-        try:
-            await self.shadows.ended(self.exchange.services.settings.total_timeout)
-        finally:
-            await self._record_end()
 
     async def _watched(self) -> None:
         bug: Exception | None = None
@@ -108,14 +101,28 @@ class Completion:
         try:
             await self._answer(tasks)
         except ClientGoneError:
-            self.ending = "client_disconnected"
+            self.closing.leave("client_disconnected")
         except Exception as error:
             if self.exchange.begun:
                 raise
             failure = as_failure(error)
-            self._fail(failure)
             self.log.status = failure.status
+            await self._conclude(Failed(failure))
             await self._hand_out(self.exchange.send_error(failure))
+
+    async def _conclude(self, terminal: Terminal) -> None:
+        """Settle how an answer that is no stream ends, before it leaves.
+
+        Raises the `ApiError` that the client gets in place of a good one which could not be recorded.
+        """
+        if not self.closing.seals:
+            self.closing.settle(terminal)
+            return
+        sealing = self.closing.seal(terminal)
+        await asyncio.wait({sealing})
+        told = sealing.result()
+        if isinstance(told, Failed) and told is not terminal:
+            raise told.error
 
     async def _answer(self, tasks: asyncio.TaskGroup) -> None:
         exchange, services = self.exchange, self.exchange.services
@@ -163,14 +170,14 @@ class Completion:
             obs=self.obs,
             log=self.log,
         )
-        self._settle(terminal)
+        self.closing.settle(terminal)
 
     async def _collect(self, opening: BackendOpening) -> None:
         work = self._orchestrator().collect(opening, ctx=self.ctx, obs=self.obs, log=self.log)
         body = await self.exchange.connection.race(work)
-        self._settle(End())
         self.log.status = 200
         self.log.mark("first_byte")
+        await self._conclude(End())
         await self._hand_out(send_json(self.exchange.send, 200, body, self._headers(opening.headers)))
 
     async def _hand_out(self, sending: Awaitable[None]) -> None:
@@ -179,7 +186,7 @@ class Completion:
             async with asyncio.timeout(self.exchange.services.settings.send_timeout):
                 await sending
         except OSError:
-            self.ending = "client_disconnected"
+            self.closing.leave("client_disconnected")
 
     def _orchestrator(self, *, late: bool = False) -> PolicyOrchestrator:
         exchange, services = self.exchange, self.exchange.services
@@ -195,7 +202,8 @@ class Completion:
         )
         encoder = exchange.wire.encoder(self.asked, settings=services.settings, id=exchange.id, created=exchange.created)
         final = FinalBlocks(self.log, wanted=services.recorder.wants_blocks)
-        formatter = ClientFormatter(encoder=encoder, settings=services.settings, final=final, late=late)
+        seal = self.closing.seal if self.asked.stream and self.closing.seals else None
+        formatter = ClientFormatter(encoder=encoder, settings=services.settings, final=final, late=late, seal=seal)
         return PolicyOrchestrator(executor=executor, formatter=formatter, settings=services.settings, drain=services.drain)
 
     def _headers(self, backend: Mapping[str, str]) -> dict[str, str]:
@@ -208,56 +216,3 @@ class Completion:
         if self.log.unchecked:
             headers["x-luthien-unchecked"] = ", ".join(self.log.unchecked)
         return headers
-
-    def _settle(self, terminal: Terminal | None) -> None:
-        if isinstance(terminal, Failed):
-            self._fail(terminal.error)
-        elif isinstance(terminal, End):
-            stopped = any(verdict.action == "stop" for verdict in self.log.verdicts)
-            self.ending = "stopped" if stopped else "completed"
-
-    def _fail(self, error: ApiError) -> None:
-        self.ending = _ending_of(error)
-        # A value needs no traceback: its frames hold this object, in a circle, and what LiteLLM had in its hands.
-        error.__traceback__ = error.__context__ = error.__cause__ = None
-        self.error = error
-        if self.ending == "failed":
-            # %r: a provider's message may hold line breaks, and none of them may begin a line of this log.
-            _log.warning(
-                "transaction %s, model %r: %s %s: %r",
-                self.log.begin.id,
-                self.target.name,
-                error.status,
-                error.type,
-                error.message,
-            )
-
-    async def _record_end(self) -> None:
-        error = self.error
-        told = None if error is None else {"type": error.type, "message": error.message, "code": error.code}
-        end = self.log.end(self.ending, told)
-        with suppress(ShutdownError):
-            async with self._drain.last():
-                await self._tell_policy()
-        report_end(self.obs, end)
-        try:
-            await self.exchange.services.recorder.end(end)
-        except Exception:
-            _log.exception("the end of transaction %s could not be recorded", end.id)
-
-    async def _tell_policy(self) -> None:
-        if self.ending in {"completed", "stopped"}:
-            return
-        error = self.error or ApiError("The client left before the answer ended.", status=499, type="client_disconnected")
-        for plan in self.exchange.services.pipeline.everybody:
-            if plan.on_error is not None:
-                try:
-                    await self.exchange.services.hooks.call(plan, plan.on_error, error, self.ctx.of_policy(plan.owner))
-                except ApiError:
-                    _log.exception("on_error of the policy %s failed", plan.name)
-
-
-def _ending_of(error: ApiError) -> Ending:
-    if isinstance(error, RequestDenied):
-        return "denied"
-    return "shutdown" if isinstance(error, ShutdownError) else "failed"

@@ -38,8 +38,9 @@ __all__ = ["Config", "load"]
 
 _SECTIONS: Final = ("model_list", "policy", "auth", "operators", "approvals", "record", "settings", "limits", "paths", "server")
 _LITELLM_SECTIONS: Final = ("litellm_settings", "router_settings", "general_settings", "environment_variables")
-_RECORD_KEYS: Final = ("sink", "config", "content", "mask")
+_RECORD_KEYS: Final = ("sink", "config", "content", "mask", "durability")
 _CONTENTS: Final = ("full", "final", "hash")
+_DURABILITIES: Final = ("relaxed", "strict")
 _DEFAULT_SINK: Final = "luthien_asgi.jsonl.JsonlRecorder"
 _ALIASES: Final = MappingProxyType(
     {"luthien_asgi.recorder.JsonlRecorder": _DEFAULT_SINK, "luthien_asgi.JsonlRecorder": _DEFAULT_SINK}
@@ -169,6 +170,8 @@ def _recorder(section: Section, policy: Composable | None) -> TransactionRecorde
     keys = section.keys(_RECORD_KEYS)
     content = keys["content"].choice(_CONTENTS) if "content" in keys else None
     more: dict[str, Any] = {"content": content} if content is not None else {}
+    if "durability" in keys and (durability := keys["durability"].choice(_DURABILITIES)) is not None:
+        more["durability"] = durability
     if "mask" in keys and (mask := _mask(keys["mask"], policy)) is not None:
         more["mask"] = mask
     sink = keys.get("sink") or Section(section.document, section.place, _DEFAULT_SINK)

@@ -273,7 +273,8 @@ class Exchange:
             request=request.body,
         )
         try:
-            await self.services.recorder.begin(begin)
+            async with asyncio.timeout(self.services.settings.record_timeout):
+                await self.services.recorder.begin(begin)
         except Exception as error:
             _log.exception("a transaction could not be recorded, so it is refused")
             msg = "The transaction cannot be recorded now, so it is not begun."

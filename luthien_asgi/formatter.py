@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from copy import deepcopy
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from luthien_asgi.assembler import BlockAssembler, OpenBlock
 from luthien_asgi.chunks import Chunk, Part, finish_reason_of, read_part
 from luthien_asgi.context import ObservabilityContext
+from luthien_asgi.drain import ShutdownError
 from luthien_asgi.errors import ApiError, StreamStateError
 from luthien_asgi.flag import Flag
 from luthien_asgi.queues import End, Failed, StreamQueue, Terminal
@@ -30,6 +32,7 @@ class FinalBlocks:
     def __init__(self, log: Transaction, *, wanted: bool) -> None:
         self._log = log
         self._assembler = BlockAssembler() if wanted else None
+        self._closed = False
         self._part: Part | None = None
         self._block: OpenBlock | None = None
         """What the last run was a part of, and its block, if nothing has come since."""
@@ -59,11 +62,18 @@ class FinalBlocks:
             self._block.fragments.extend(run.texts)
 
     def close(self, omitted: Sequence[str] = ()) -> None:
-        """Take what had left of blocks that never ended, and the names of what the client's format had no field for."""
+        """Take what had left of blocks that never ended, and the names of what the client's format had no field for.
+
+        The first time counts.
+        """
+        if self._closed:
+            return
+        self._closed = True
         self._log.ignored += [name for name in omitted if name not in self._log.ignored]
         if self._assembler is not None:
             self._log.final_blocks += [block.block() for block in self._assembler.open_blocks()]
             self._log.final_blocks.sort(key=lambda block: (block.choice, block.index))
+            self._assembler = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,6 +85,8 @@ class ClientFormatter:
     final: FinalBlocks
     late: bool = False
     """The client has waited for `commit_after` seconds already: a ping goes out at once."""
+    seal: Callable[[Terminal], asyncio.Task[Terminal]] | None = None
+    """What is told how a stream is about to end, before its last frames leave, and says how it is to end."""
 
     async def process(
         self, policy_out: StreamQueue[Chunk | Run], sse_queue: StreamQueue[bytes], *, obs: ObservabilityContext
@@ -114,28 +126,42 @@ class ClientFormatter:
                     frames += self.encoder.feed_run(item)
                     self.final.add_run(item)
                     continue
-                if isinstance(item, End):
-                    frames += self.encoder.finish()
-                    return frames, item
-                if isinstance(item, Failed):
-                    frames += self.encoder.fail(item.error)
-                    return frames, item
+                if isinstance(item, End | Failed):
+                    return self._ended(frames, item)
                 frames += self.encoder.feed(item)
                 self.final.add(item)
         except Exception as error:
-            # An illegal stream must not leave, whatever made it so: the client gets what was legal and the error event.
-            _log.exception("the answer could not be written in the client's format")
-            failure = ApiError("Internal error while the answer was written.", status=500)
-            failure.__cause__ = error
-            return frames + self.last_frames(failure), Failed(failure)
+            return self._ended(frames, _unwritten(error))
         return frames, None
+
+    def _ended(self, frames: list[bytes], terminal: Terminal) -> tuple[list[bytes], Terminal]:
+        if self.seal is not None:
+            return frames, terminal
+        last, terminal = self.finished(terminal)
+        return frames + last, terminal
+
+    def finished(self, terminal: Terminal) -> tuple[list[bytes], Terminal]:
+        """Return the frames that end the answer, and how it ends: what cannot be ended well fails. Raises nothing."""
+        try:
+            return self.encoder.finish() if isinstance(terminal, End) else self.encoder.fail(terminal.error), terminal
+        except Exception as error:
+            failed = _unwritten(error)
+            return self.last_frames(failed.error), failed
 
     def last_frames(self, failure: ApiError) -> list[bytes]:
         """Return the frames that end the answer with an error; none where it has ended already."""
         try:
             return self.encoder.fail(failure)
-        except StreamStateError:  # the answer was over already
+        except StreamStateError:
             return []
+
+
+def _unwritten(error: Exception) -> Failed:
+    """Return what an illegal stream ends with, whatever made it so: the client gets what was legal and the error event."""
+    _log.error("the answer could not be written in the client's format", exc_info=error)
+    failure = ApiError("Internal error while the answer was written.", status=500)
+    failure.__cause__ = error
+    return Failed(failure)
 
 
 class _Flow:
@@ -157,6 +183,8 @@ class _Flow:
         self._waiting = b"".join(formatter.encoder.ping()) if formatter.late else b""
         """Frames for which there was no room; while there are some, nothing is encoded."""
         self._terminal: Terminal | None = None
+        self._held: list[Chunk | Run] = []
+        """What ends the answer, where that has to wait."""
         self._over = False
         self._last = self._loop.time()
         """When something was written last."""
@@ -169,7 +197,8 @@ class _Flow:
                     await self._target.put(self._waiting, len(self._waiting))
                     self._waiting, self._last = b"", self._loop.time()
                 if self._terminal is not None:
-                    return self._terminal
+                    seal = self._formatter.seal
+                    return self._terminal if seal is None else await self._sealed(self._terminal, seal)
                 self._source.tell(self._schedule, self._move)
                 await self._pause()
         except asyncio.CancelledError:
@@ -179,6 +208,40 @@ class _Flow:
         finally:
             self._over = True
             self._source.tell(None)
+
+    async def _sealed(self, terminal: Terminal, seal: Callable[[Terminal], asyncio.Task[Terminal]]) -> Terminal:
+        """Write the last frames when `seal` says that they may leave; pings meanwhile. Raises `QueueFullError`.
+
+        What they will be is tried on a copy of the encoder: until they leave, the answer can still end with an error.
+        """
+        formatter = self._formatter
+        trial = replace(formatter, encoder=deepcopy(formatter.encoder))
+        _, terminal = self._last_frames(trial, terminal)
+        formatter.final.close(trial.encoder.omitted)
+        sealing = seal(terminal)
+        while not sealing.done():
+            await asyncio.wait({sealing}, timeout=formatter.settings.ping_interval)
+            ping = b"".join(formatter.encoder.ping()) if not sealing.done() else b""
+            if ping:
+                self._target.offer(ping, len(ping))
+        told: Terminal = Failed(ShutdownError()) if sealing.cancelled() else sealing.result()
+        last, told = self._last_frames(formatter, told)
+        if frames := b"".join(last):
+            await self._target.put(frames, len(frames))
+        return told
+
+    def _last_frames(self, formatter: ClientFormatter, terminal: Terminal) -> tuple[list[bytes], Terminal]:
+        held, failed = formatter.encode(self._held if isinstance(terminal, End) else ())
+        last, terminal = formatter.finished(failed or terminal)
+        return held + last, terminal
+
+    def _hold_back(self, items: list[Chunk | Run | Terminal]) -> list[Chunk | Run | Terminal]:
+        """Keep what belongs to the end of the answer, from its first finish reason on, and return the rest."""
+        ends = 0
+        while ends < len(items) and not (self._held or _finishes(items[ends])):
+            ends += 1
+        self._held += [item for item in items[ends:] if not isinstance(item, End | Failed)]
+        return items[:ends] + [item for item in items[ends:] if isinstance(item, End | Failed)]
 
     async def _pause(self) -> None:
         """Wait until the callback has something for the task, or a ping is due."""
@@ -202,7 +265,10 @@ class _Flow:
         self._is_due = False
         if self._waiting or self._over or self._terminal is not None:
             return
-        frames, self._terminal = self._formatter.encode(self._source.take_ready())
+        items = self._source.take_ready()
+        if self._formatter.seal is not None:
+            items = self._hold_back(items)
+        frames, self._terminal = self._formatter.encode(items)
         if frames:
             self._keep(frames[0] if len(frames) == 1 else b"".join(frames))
         if self._terminal is not None:
@@ -214,3 +280,7 @@ class _Flow:
             self._waiting = frames
             self._source.tell(None)
             self._wake.set()
+
+
+def _finishes(item: Chunk | Run | Terminal) -> bool:
+    return not isinstance(item, Run | End | Failed) and finish_reason_of(item) is not None

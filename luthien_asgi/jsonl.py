@@ -170,7 +170,11 @@ class JsonlRecorder:
         """
         writer = await self._of_this_process()
         entry = writer.end(end)
-        await entry.settled()
+        try:
+            await entry.settled()
+        except asyncio.CancelledError:
+            writer.keep(entry)
+            raise
         if self.durable and entry.state == "written":
             writer.forget(entry)
         else:

@@ -35,6 +35,8 @@ _BATCH: Final = 64
 """Records that one write takes along at most: what it joins in memory."""
 RETRY_INTERVAL: Final = 1.0
 """Seconds between two attempts to write while nothing can be written."""
+_REMEMBERED: Final = 10_000
+"""Ends whose second asking is still expected: those of all transactions under way, and more."""
 SLOW_WRITE: Final = 5.0
 """Seconds of one write after which the recorder is not healthy: the disk hangs."""
 
@@ -125,6 +127,8 @@ class Writer:
             earlier = self._ends.pop(end.id, None)
             if earlier is None:
                 entry = self._ends[end.id] = self._put(end, waits=True, keeps=False)
+                while len(self._ends) > _REMEMBERED:
+                    del self._ends[next(iter(self._ends))]
                 return entry
             if earlier.state == "refused":
                 return self._put(end, waits=True, keeps=True)
@@ -134,6 +138,11 @@ class Writer:
         """Note that whoever asked for an end knows that it is written, and will not ask again."""
         with self._lock:
             self._ends.pop(entry.record.id, None)
+
+    def keep(self, entry: Entry) -> None:
+        """Keep an end that nobody waits for any more until it can be written, or until it is asked for again."""
+        with self._lock:
+            entry.keeps = True
 
     def withdraw(self, entry: Entry) -> None:
         """Take back a begin that nobody waits for any more; one that is on its way gets its end behind it."""
@@ -176,8 +185,9 @@ class Writer:
 
     def _corrected(self, earlier: Entry, end: End) -> Entry:
         """Put an end in the place of an earlier one that is not written yet, or after it if it cannot be."""
+        earlier.keeps = True
         if earlier.state == "queued":
-            earlier.record, earlier.line, earlier.keeps = end, b"", True
+            earlier.record, earlier.line = end, b""
         else:
             earlier.next = end
         return Entry(end, None, keeps=True)
@@ -298,13 +308,11 @@ class Writer:
 
 def _put_back(entry: Entry, queue: deque[Entry]) -> RecorderError:
     """Queue again what has to wait of a record that is not in the file."""
+    entry.state = "queued" if entry.keeps else "refused"
     if entry.keeps:
-        entry.state = "queued"
+        if entry.next is not None:
+            entry.record, entry.line, entry.next = entry.next, b"", None
         queue.append(entry)
-        return _unwritable()
-    entry.state = "refused"
-    if isinstance(entry.record, End) and entry.next is not None:
-        queue.append(Entry(entry.next, None, keeps=True))
     return _unwritable()
 
 

@@ -8,6 +8,7 @@ from typing import Final
 
 from luthien_asgi.drain import LAST_WORDS
 from luthien_asgi.exchange import Services
+from luthien_asgi.recorder import is_healthy
 from luthien_asgi.warm_up import WarmBackend
 
 __all__ = ["Resources"]
@@ -36,6 +37,11 @@ class Resources:
             await self._services.recorder.start()
             self._backend.begin()
             self._open = True
+
+    @property
+    def recorder_is_healthy(self) -> bool:
+        """Whether transactions can be recorded, as far as the recorder knows."""
+        return is_healthy(self._services.recorder)
 
     async def close(self) -> None:
         """End what runs, wait for what goes on behind the answers, write what is to be recorded, close the rest."""

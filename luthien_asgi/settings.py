@@ -33,6 +33,8 @@ class StreamSettings:
     """Wait for room in a full queue before the circuit breaker opens (`QueueFullError`)."""
     send_timeout: float = 60.0
     """One `send` to the client's connection."""
+    record_timeout: float = 10.0
+    """Wait for the recorder: a begin, an end where there is no room, or one that is to be on the disk. Then it is an error."""
     drain_timeout: float = 25.0
     """Time that running answers get after the server was asked to stop. gunicorn and Kubernetes kill after 30 s."""
     close_timeout: float = 0.5

@@ -12,7 +12,7 @@ import logging
 from collections.abc import Coroutine
 from contextlib import suppress
 from dataclasses import replace
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from luthien_asgi.answer import Answer
 from luthien_asgi.chunk_edits import detached
@@ -28,19 +28,21 @@ from luthien_asgi.terms import Terms
 __all__ = ["Shadow", "Shadows"]
 
 _log: Final = logging.getLogger(__name__)
+_Result = TypeVar("_Result")
 
 
 class Shadows:
     """The work of a transaction that nothing waits for while it streams."""
 
     def __init__(self) -> None:
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[Any]] = set()
 
-    def start(self, work: Coroutine[Any, Any, None]) -> None:
-        """Begin some work. It never delays what the client gets."""
+    def start(self, work: Coroutine[Any, Any, _Result]) -> asyncio.Task[_Result]:
+        """Begin some work, and return the task that does it."""
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
 
     @property
     def at_work(self) -> bool:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from copy import copy
 from enum import Enum
-from typing import Generic, TypeVar
+from typing import Generic, Self, TypeVar
 
 from luthien_asgi.errors import StreamStateError
 
@@ -22,6 +23,12 @@ class Machine(Generic[_State, _Event]):
     def __init__(self, transitions: Mapping[_State, Mapping[_Event, _State]], state: _State) -> None:
         self._transitions = transitions
         self.state = state
+
+    def __deepcopy__(self, memo: dict[int, object]) -> Self:
+        """Return a machine of its own in the same state; the table is the same."""
+        twin = copy(self)
+        memo[id(self)] = twin
+        return twin
 
     def go(self, event: _Event) -> None:
         """Take one event. Raises `StreamStateError` when it is not allowed now; the state is then what it was."""

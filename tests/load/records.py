@@ -51,7 +51,7 @@ def _take(found: Transactions, line: bytes) -> None:
     if said["type"] == "begin":
         plan = said["request"]["messages"][0]["content"].split(":")
         found.begins[said["id"]] += [b"%08d" % int(plan[1])]
-    else:
+    elif said["type"] == "end":
         found.ends[said["id"]].append((said["ending"], markers))
 
 
