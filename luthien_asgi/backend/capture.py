@@ -22,6 +22,7 @@ from functools import cache
 from typing import Any, Final, TypeVar
 
 from luthien_asgi import jsontext
+from luthien_asgi.backend.guarding import guarded
 from luthien_asgi.backend.sending import Connections, Made
 
 __all__ = ["AnswerTaken", "HandlerPool", "Outgoing", "Rewrite", "bounded", "raw_response"]
@@ -127,8 +128,8 @@ def _transport(ssl_verify: Any) -> Any:  # noqa: ANN401
         return None
     verify = module.get_ssl_configuration(ssl_verify)
     if isinstance(verify, bool):
-        return make(ssl_verify=verify)
-    return make(ssl_context=verify if isinstance(verify, ssl.SSLContext) else None)
+        return guarded(make(ssl_verify=verify))
+    return guarded(make(ssl_context=verify if isinstance(verify, ssl.SSLContext) else None))
 
 
 def _http_module() -> Any:  # noqa: ANN401

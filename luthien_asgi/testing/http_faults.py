@@ -63,8 +63,12 @@ class WrongLength:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trailing:
-    """Bytes after the response's end, on a connection that stays open: what a client that uses it again takes for an answer."""
+    """Bytes after the response's end, on a connection that stays open: what a client that uses it again takes for an answer.
 
+    They come so many seconds after it; in the meantime the client may have put the connection by.
+    """
+
+    seconds: float = 0.0
     data: bytes = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\r\n{}"
 
 

@@ -111,6 +111,7 @@ class Outgoing:
             await self.piece(tail)
         await self.raw(LAST_CHUNK if self._chunked else b"")
         for trailing in self._all(Trailing):
+            await self.pause(trailing.seconds)
             await self.raw(trailing.data)
 
     async def raw(self, data: bytes) -> None:
