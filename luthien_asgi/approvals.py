@@ -18,7 +18,7 @@ from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final, Literal, TypeVar
 
 import msgspec
 
@@ -78,9 +78,26 @@ class _Question(msgspec.Struct, frozen=True):
 
 
 _encode: Final = msgspec.json.Encoder().encode
-_read_question: Final = msgspec.json.Decoder(_Question).decode
-_read_list: Final = msgspec.json.Decoder(list[Approval]).decode
-_read_outcome: Final = msgspec.json.Decoder(Outcome).decode
+_Read = TypeVar("_Read")
+
+
+def _reader(shape: type[_Read]) -> Callable[[bytes], _Read]:
+    """Return what reads another worker's line. It raises `ValueError` for one that is not of this shape."""
+    decode = msgspec.json.Decoder(shape).decode
+
+    def read(line: bytes) -> _Read:
+        try:
+            return decode(line)
+        except RecursionError:
+            msg = "the line is nested too deeply"
+            raise ValueError(msg) from None
+
+    return read
+
+
+_read_question: Final = _reader(_Question)
+_read_list: Final = _reader(list[Approval])
+_read_outcome: Final = _reader(Outcome)
 
 
 class Approvals:

@@ -199,7 +199,7 @@ class _Builder:
             return node.value
         try:
             return self._loader.construct_object(node)
-        except ValueError:
+        except (ValueError, LookupError):  # PyYAML looks at the first character of a number, and up the words for flags
             self._problem(node, place, f"{node.value!r} does not fit its type {node.tag.rpartition(':')[2]}")
             return node.value
 

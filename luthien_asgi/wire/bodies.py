@@ -34,7 +34,7 @@ def openai_body_chunks(body: _Data, created: int, *, extras: bool = True) -> lis
     choices = body.get("choices")
     if not isinstance(choices, list) or not choices:
         raise BackendError(_NOT_UNDERSTOOD)
-    if type(body.get("created")) is not int or not body["created"]:
+    if type(body.get("created")) is not int or body["created"] <= 0:
         body = {**body, "created": created}
     return split_chunk({**body, "choices": [_as_delta(choice) for choice in choices]}, set(), extras=extras)
 

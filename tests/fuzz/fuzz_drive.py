@@ -17,7 +17,7 @@ from fuzz_policies import POLICIES
 
 from luthien_asgi.backend.chunks import build
 from luthien_asgi.backend.protocol import BackendCall
-from luthien_asgi.backend.stream import ChunkStream, RawSource, StreamInfo
+from luthien_asgi.backend.stream import BodySource, ChunkStream, RawSource, StreamInfo
 from luthien_asgi.context import NullObservability, PolicyContext
 from luthien_asgi.errors import ApiError
 from luthien_asgi.executor import PolicyExecutor
@@ -32,6 +32,8 @@ from luthien_asgi.request import ChatRequest
 from luthien_asgi.settings import StreamSettings
 from luthien_asgi.wire.anthropic import AnthropicWire
 from luthien_asgi.wire.anthropic_decoder import AnthropicDecoder
+from luthien_asgi.wire.bodies import anthropic_body_chunks, openai_body_chunks
+from luthien_asgi.wire.decoding import parse
 from luthien_asgi.wire.openai import OpenAIWire
 from luthien_asgi.wire.openai_decoder import OpenAIDecoder
 from luthien_asgi.wire.responses import ResponsesWire
@@ -42,6 +44,7 @@ _STEPS: Final = 200_000
 """Steps of the event loop; a case of a hundred events takes a few hundred."""
 _SETTINGS: Final = StreamSettings()
 _DECODERS: Final[Mapping[str, Any]] = {"openai": OpenAIDecoder, "anthropic": AnthropicDecoder}
+_BODIES: Final[Mapping[str, Any]] = {"openai": openai_body_chunks, "anthropic": anthropic_body_chunks}
 _WIRES: Final[Mapping[str, Any]] = {"openai": OpenAIWire(), "anthropic": AnthropicWire(), "responses": ResponsesWire()}
 _MESSAGES: Final = [{"role": "user", "content": "x"}]
 _REQUESTS: Final[Mapping[str, dict[str, Any]]] = {
@@ -66,6 +69,8 @@ class Case:
     """Items in each of the two queues."""
     apart: bool = False
     """Whether the provider's events are read one by one, so that nothing travels as a run."""
+    whole: bool = False
+    """Whether the packets are one JSON body, of a provider that does not stream."""
 
 
 @dataclass(slots=True)
@@ -142,12 +147,13 @@ class _Backend:
 
     async def open(self, call: BackendCall) -> ChunkStream:
         wire: Any = self._case.backend
+        info = StreamInfo(wire=wire, decoder=wire, headers={}, sent={}, ignored=(), notes=(), close_timeout=1.0)
+        if self._case.whole:
+            return ChunkStream(BodySource(_BODIES[wire](parse(b"".join(self._case.packets)), 7)), info)
         decoder = _DECODERS[wire](1 << 20, 7)
         if self._case.apart:
             decoder._tries = 1 << 30  # it expects no event to be like another
-        source = RawSource(_Response(self._case.packets), decoder)
-        info = StreamInfo(wire=wire, decoder=wire, headers={}, sent={}, ignored=(), notes=(), close_timeout=1.0)
-        return ChunkStream(source, info)
+        return ChunkStream(RawSource(_Response(self._case.packets), decoder), info)
 
 
 class Driver:
