@@ -13,7 +13,7 @@ from ledger import Verdict
 from provider import Provider
 from server import Server, State
 
-__all__ = ["Peak", "growth", "held", "more_than", "settled"]
+__all__ = ["Peak", "growth", "held", "kept", "more_than", "settled"]
 
 _QUIET: Final = 30.0
 """Seconds in which a server has to be as it was before, once all is over."""
@@ -90,16 +90,30 @@ def held(before: Iterable[State], after: Sequence[State], peak: Mapping[int, flo
 
 
 def growth(pid: int, looks: Sequence[tuple[float, float]], *, over: str) -> Verdict:
-    """Hold a worker's memory to a line that does not rise, as far as what it breathes lets one tell.
+    """Hold a worker's resident memory, in MB, to a line that does not rise, as far as what it breathes lets one tell.
 
     Passed is what grows by less than a hundredth, or by less than twice the line's own standard error.
     """
-    line, error = _line(looks)
-    span = looks[-1][0] - looks[0][0]
-    grown, unsure = line * span, 2 * error * span
+    grown, unsure = _grown(looks)
     seen = ", ".join(f"{memory:.0f}" for _, memory in looks[:: max(1, len(looks) // 12)])
     what = f"worker {pid}: memory over {over} grows by less than {_GROWTH:.0%}, or no more than is sure"
     return Verdict(what, f"{grown:+.1f} ± {unsure:.1f} MB ({seen})", grown < max(_GROWTH * looks[0][1], unsure))
+
+
+def kept(pid: int, looks: Sequence[tuple[float, float]]) -> Verdict:
+    """Hold what a worker's Python objects have to less than a block a stream; `looks`: streams so far, and blocks."""
+    grown, unsure = _grown(looks)
+    streams = looks[-1][0] - looks[0][0]
+    seen = ", ".join(f"{blocks:.0f}" for _, blocks in looks)
+    what = f"worker {pid}: Python's memory over {streams:.0f} streams grows by less than a block a stream"
+    return Verdict(what, f"{grown:+.0f} ± {unsure:.0f} blocks ({seen})", grown < streams)
+
+
+def _grown(looks: Sequence[tuple[float, float]]) -> tuple[float, float]:
+    """Return by how much the line rises from the first look to the last, and twice its standard error."""
+    slope, error = _line(looks)
+    span = looks[-1][0] - looks[0][0]
+    return slope * span, 2 * error * span
 
 
 def _line(looks: Sequence[tuple[float, float]]) -> tuple[float, float]:

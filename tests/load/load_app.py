@@ -10,6 +10,7 @@ import asyncio
 import gc
 import json
 import os
+import sys
 import threading
 from collections import Counter
 from pathlib import Path
@@ -38,13 +39,15 @@ async def _tell(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
 
 
 def _state() -> dict[str, Any]:
-    slots = gateway._app._middleware._streams
+    slots = gateway._app._middleware.slots
+    taken = slots.taken + slots.of("load")
     return {
-        "slots": slots,
+        "slots": taken,
         "tasks": len(asyncio.all_tasks()),
         "files": _files(),
         "threads": threading.active_count(),
-        "objects": {} if slots else _objects(),
+        "objects": {} if taken else _objects(),
+        "blocks": sys.getallocatedblocks(),
     }
 
 

@@ -15,7 +15,7 @@ from typing import Final
 import records
 from client import Clients, Outcome, Patience
 from drive import drive
-from holding import Peak, growth, held, settled
+from holding import Peak, growth, held, kept, settled
 from ledger import Ledger, Verdict
 from plan import Plan, Shape, plans
 from provider import Provider
@@ -129,6 +129,7 @@ async def rounds(load: Load) -> list[Verdict]:
     """Round after round, and all of a server's memory looked at after each."""
     size = load.order.streams // _ROUNDS
     looks: dict[int, list[tuple[float, float]]] = {}
+    blocks: dict[int, list[tuple[float, float]]] = {}
     after: list[State] = []
     for number in range(_WARM_ROUNDS + _ROUNDS):
         await load.run(first=number * size, streams=size, done=load.ledger.take, ramp=0.5)
@@ -136,12 +137,14 @@ async def rounds(load: Load) -> list[Verdict]:
         if number >= _WARM_ROUNDS:
             for state in after:
                 looks.setdefault(state.pid, []).append((number * size, state.rss_mb))
+                blocks.setdefault(state.pid, []).append((number * size, state.blocks))
     return [
         *load.ledger.streams(),
         *load.ledger.times(load.provider),
         *load.recorded(),
         *held(load.before, after, load.peak.memory_mb),
         *(growth(pid, found, over=f"{size * _ROUNDS} streams") for pid, found in looks.items()),
+        *(kept(pid, found) for pid, found in blocks.items()),
     ]
 
 

@@ -40,8 +40,8 @@ CLIENT_FAULTS: Final = (
 FAULTS: Final = PROVIDER_FAULTS + CLIENT_FAULTS
 _AT_ONCE: Final = frozenset({"500", "429", "silent", "early"})
 _DEAF_PAD: Final = 64 * 1024
-_DEAF_DELTAS: Final = 160
-"""10 MB: more than both kernels' buffers of a loopback connection take."""
+_DEAF_DELTAS: Final = 96
+"""6 MB: more than both kernels' buffers of a loopback connection take."""
 _SLOW_PAD: Final = 4 * 1024
 _TOKEN: Final = re.compile(rb"load:(\d+):(\d+):(\d+):(\d+):(\w*):(\w*):(\d+);")
 

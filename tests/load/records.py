@@ -48,6 +48,8 @@ def _take(found: Transactions, line: bytes) -> None:
         found.torn += bool(line.strip())
         return
     markers = sorted(set(MARKER.findall(line)))
+    if said["type"] == "checkpoint":
+        return
     if said["type"] == "begin":
         plan = said["request"]["messages"][0]["content"].split(":")
         found.begins[said["id"]] += [b"%08d" % int(plan[1])]
@@ -58,23 +60,26 @@ def _take(found: Transactions, line: bytes) -> None:
 def complaints(
     found: Transactions, outcomes: Iterable[Outcome], *, finished: Mapping[int, float], killed: bool = False
 ) -> Iterator[str]:
-    """Yield what is wrong. `finished`: when the provider had written all of an answer. With `killed` lines may be torn."""
+    """Yield what is wrong. `finished`: when the provider had written all of an answer.
+
+    Where workers were killed, lines may be torn, and what they had begun has been given its end by those that came after them.
+    """
     if found.torn and not killed:
         yield f"{found.torn} torn lines"
-    yield from _one_each(found, killed=killed)
+    yield from _one_each(found)
     for outcome in outcomes:
         late = outcome.ended >= finished.get(outcome.plan.number, math.inf) - _BEHIND
         yield from _of_stream(found, outcome, late=late, killed=killed)
 
 
-def _one_each(found: Transactions, *, killed: bool) -> Iterator[str]:
+def _one_each(found: Transactions) -> Iterator[str]:
     for transaction in found.ends.keys() - found.begins.keys():
         yield f"{transaction}: an end without a begin"
     for transaction, numbers in found.begins.items():
         if len(numbers) != 1:
             yield f"{transaction}: {len(numbers)} begins"
         ends = found.ends.get(transaction, [])
-        if len(ends) > 1 or not (ends or killed):
+        if len(ends) != 1:
             yield f"{transaction}: {len(ends)} ends"
         if any(set(markers) - set(numbers) for _, markers in ends):
             yield f"{transaction}: its end holds what belongs to another stream"

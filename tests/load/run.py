@@ -47,7 +47,7 @@ class _Kind:
 _KINDS: Final[Mapping[str, _Kind]] = {
     "crowd": _Kind(crowd, _GUNICORN, 1000, 1000, 0.1, Shape(45, 1.0), Patience()),
     "rounds": _Kind(rounds, "uvicorn", 2000, 200, 0.25, Shape(10, 0.2)),
-    "kills": _Kind(kills, _GUNICORN, 2000, 200, 0.25, Shape(24, 0.25)),
+    "kills": _Kind(kills, _GUNICORN, 2000, 200, 0.25, Shape(16, 0.25)),
 }
 
 

@@ -64,6 +64,8 @@ class State:
     threads: int
     objects: Mapping[str, int]
     """Of the package's own types."""
+    blocks: int
+    """Of memory that Python's objects have: what is kept shows here, whatever the system's allocator keeps for later."""
 
 
 @dataclass(frozen=True, slots=True)
