@@ -109,8 +109,13 @@ class Closing:
             await self._kept(end)
 
     async def _sealed(self, terminal: Terminal) -> Terminal:
-        # What policies in shadow say is in the record, so the last frame waits for them.
-        await self.shadows.ended(self.services.settings.policy_timeout)
+        try:
+            # What policies in shadow say is in the record, so the last frame waits for them.
+            await self.shadows.ended(self.services.settings.policy_timeout)
+        except asyncio.CancelledError:
+            self._settle(terminal)
+            await self._kept(self._end())
+            raise
         self._settle(terminal)
         if await self._kept(self._end()):
             return terminal

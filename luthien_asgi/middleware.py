@@ -270,10 +270,11 @@ class LuthienMiddleware:
                 await (self._run(route, exchange) if has_place else self._refuse(exchange))
 
     async def _health(self, send: Send) -> None:
-        """Say that the process serves (the status, for liveness) and whether it can reach models yet (`ready`)."""
+        """Say that the process serves (the status, for liveness) and whether it can serve models (`ready`): reach and record."""
         is_open = await self._opened()
         state = self._backend.state if is_open else "failed"
-        health = {"status": "ok", "ready": state == "ready" and not self._services.drain.begun, "backend": state}
+        ready = state == "ready" and not self._services.drain.begun and self._resources.recorder_is_healthy
+        health = {"status": "ok", "ready": ready, "backend": state}
         await send_json(send, 200, health, {"cache-control": "no-store"})
 
     async def _opened(self) -> bool:
