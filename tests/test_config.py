@@ -135,6 +135,14 @@ def test_a_single_policy_needs_no_list(tmp_path: Path) -> None:
     assert isinstance(config.policy, DenyTools)
 
 
+@pytest.mark.parametrize(("written", "durable"), [("", False), (", durability: relaxed", False), (", durability: strict", True)])
+def test_a_record_is_durable_where_the_file_says_so(tmp_path: Path, written: str, durable: bool) -> None:
+    """Beside `content`; rotation is the recorder's own `config`."""
+    config = loaded(tmp_path, MODELS + f"record: {{config: {{path: {tmp_path / 't.jsonl'}, max_bytes: 1000, keep: 3}}{written}}}")
+    assert isinstance(config.recorder, JsonlRecorder)
+    assert config.recorder.durable is durable
+
+
 @pytest.mark.parametrize("written", ["policy:", "policy: []", "auth:", "record:", "record: {}", "settings:", "server: {}"])
 def test_an_empty_section_is_as_good_as_none(tmp_path: Path, written: str) -> None:
     """A section whose content was commented out gives the defaults."""
@@ -215,6 +223,8 @@ CASES: Final = [
     (MODELS + "record: {config: {path: x}, mask: 1}", "2: record.mask: must be true or false, not 1"),
     (MODELS + "record: {config: {path: x}, mask: true}", "2: record.mask: no policy of this file masks anything (Redact does)"),
     (MODELS + "record: {sink: luthien_asgi.recorder.MemoryRecorder, content: hash}", "2: record.sink: MemoryRecorder takes no 'content'"),
+    (MODELS + "record: {config: {path: x}, durability: sure}", "2: record.durability: 'sure', expected one of relaxed, strict"),
+    (MODELS + "record: {sink: luthien_asgi.recorder.MemoryRecorder, durability: strict}", "2: record.sink: MemoryRecorder takes no 'durability'"),
     (MODELS + "settings: {stall_timout: 3}", "2: settings.stall_timout: unknown key; did you mean 'stall_timeout'?"),
     (MODELS + "settings: {openai_ping: dot}", "2: settings.openai_ping: openai_ping must be comment, chunk or off, not 'dot'"),
     (MODELS + "settings: {empty_notice: ''}", "2: settings.empty_notice: must be a string, not ''"),

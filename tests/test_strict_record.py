@@ -20,6 +20,7 @@ from luthien_asgi import (
     JsonlRecorder,
     LuthienMiddleware,
     MemoryRecorder,
+    Paths,
     Policy,
     RequestDenied,
     StreamSettings,
@@ -346,6 +347,10 @@ def begin(identity: str) -> Begin:
     return Begin(id=identity, at=0, wire="openai", path="/", model="m", stream=True, client="", request={})
 
 
+async def ready(driver: ASGIDriver) -> bool:
+    return bool(json.loads((await driver.fetch("GET", "/luthien/health")).body)["ready"])
+
+
 def lines(path: Path) -> list[tuple[str, str, str | None]]:
     found = [json.loads(line) for line in path.read_bytes().splitlines()]
     return [(line["type"], line["id"], line.get("ending")) for line in found if line["type"] != "checkpoint"]
@@ -379,16 +384,20 @@ async def test_one_sync_serves_all_that_wait(path: Path, disk: Disk) -> None:
 async def test_a_begin_that_cannot_be_synced_is_refused_and_not_in_the_file(path: Path, disk: Disk) -> None:
     """What nobody was told did not happen; until a write works the recorder is not healthy, and it finds out by itself."""
     async with strict(path) as recorder:
-        driver = make(recorder)
+        driver = make(recorder, paths=Paths(health="/luthien/health"))
+        await driver.fetch("POST", ANTHROPIC, json=asked(ANTHROPIC))  # the backend is ready
+        before = lines(path)
         disk.fails = True
         got = await driver.fetch("POST", ANTHROPIC, json=asked(ANTHROPIC))
         assert (got.status, recorder.healthy) == (503, False)
-        assert lines(path) == []
+        assert not await ready(driver)
+        assert lines(path) == before
         async with Said(AGAIN):
             disk.fails = False
         assert recorder.healthy
+        assert await ready(driver)
         assert (await driver.fetch("POST", ANTHROPIC, json=asked(ANTHROPIC))).status == 200
-    assert [kind for kind, _, _ in lines(path)] == ["begin", "end"]
+    assert [kind for kind, _, _ in lines(path)] == ["begin", "end"] * 2
 
 
 @pytest.mark.parametrize("stream", [True, False])
