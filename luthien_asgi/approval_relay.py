@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import os
 import socket
 import struct
@@ -20,11 +19,12 @@ from typing import Final
 
 from luthien_asgi.approval_values import is_worker
 from luthien_asgi.errors import ConfigError
+from luthien_asgi.logs import logger_of
 from luthien_asgi.private_folder import make_private
 
 __all__ = ["GoneError", "Relay", "check_folder", "is_possible"]
 
-_log: Final = logging.getLogger(__name__)
+_log: Final = logger_of(__name__)
 
 PEER_TIMEOUT: Final = 2.0
 """One exchange with another worker, in seconds: it reads a dictionary, so only one that hangs takes as long."""

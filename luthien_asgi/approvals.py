@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import logging
 import math
 import multiprocessing
 import os
@@ -40,10 +39,11 @@ from luthien_asgi.approval_values import (
 from luthien_asgi.auth import Auth, KeyAuth
 from luthien_asgi.blocks import Block
 from luthien_asgi.errors import ConfigError
+from luthien_asgi.logs import logger_of
 
 __all__ = ["Approval", "Approvals", "Decision", "Notify", "Outcome"]
 
-_log: Final = logging.getLogger(__name__)
+_log: Final = logger_of(__name__)
 
 Notify = Callable[[Approval], Awaitable[Decision | bool | None]]
 """Is told of each approval as it begins to wait; what it returns decides, unless that is None."""

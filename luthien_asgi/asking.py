@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from contextlib import aclosing
 from typing import Any, Final
@@ -12,13 +11,14 @@ from luthien_asgi.chunks import read_part, usage_of
 from luthien_asgi.context import ModelAnswer
 from luthien_asgi.errors import ApiError, PolicyError
 from luthien_asgi.hooks import keepalive
+from luthien_asgi.logs import logger_of
 from luthien_asgi.plans import Owner
 from luthien_asgi.recorder import ModelCall, Transaction
 from luthien_asgi.request import ChatRequest
 
 __all__ = ["ModelAsker"]
 
-_log: Final = logging.getLogger(__name__)
+_log: Final = logger_of(__name__)
 _ANSWER_CHARACTERS: Final = 1_000_000
 """A judge's answer is bounded like everything that a model writes."""
 

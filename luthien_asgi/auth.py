@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import hmac
 import inspect
-import logging
 import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from hashlib import sha256
@@ -27,10 +26,11 @@ from urllib.parse import urlsplit
 
 from luthien_asgi.clients import Client, ClientKey
 from luthien_asgi.errors import ApiError, ConfigError
+from luthien_asgi.logs import logger_of
 
 __all__ = ["Auth", "Authenticator", "KeyAuth", "LoopbackGuard", "authenticate", "credential_of"]
 
-_log: Final = logging.getLogger(__name__)
+_log: Final = logger_of(__name__)
 
 Authenticator = Callable[[Mapping[str, str]], str | Client | Awaitable[str | Client]]
 """Takes the request's headers, returns the client or its name, or raises `ApiError`. Plain or async; a plain one must not block.

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from luthien_asgi import __version__
 from luthien_asgi.errors import ConfigError
+from luthien_asgi.logs import printable as harmless
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -83,11 +84,11 @@ def _leave_an_import(status: int, of_others: set[threading.Thread]) -> None:
 
 
 def _say(text: object) -> None:
-    sys.stdout.write(f"{text}\n")
+    sys.stdout.write(f"{harmless(str(text))}\n")
 
 
 def _complain(error: object) -> None:
-    sys.stderr.write(f"{error}\n")
+    sys.stderr.write(f"{harmless(str(error))}\n")
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -8,7 +8,6 @@ it could not be recorded the client is told so instead, and that is what the rec
 from __future__ import annotations
 
 import asyncio
-import logging
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 from luthien_asgi.context import ObservabilityContext, PolicyContext
 from luthien_asgi.drain import ShutdownError
 from luthien_asgi.errors import ApiError, RequestDenied
+from luthien_asgi.logs import logger_of
 from luthien_asgi.queues import End, Failed, Terminal
 from luthien_asgi.recorder import End as EndRecord
 from luthien_asgi.recorder import Ending, Transaction, is_durable
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Closing"]
 
-_log: Final = logging.getLogger(__name__)
+_log: Final = logger_of(__name__)
 
 
 @dataclass(slots=True, kw_only=True)

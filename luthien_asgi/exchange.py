@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 import uuid
 from collections.abc import Awaitable, Callable, Mapping
@@ -23,6 +22,7 @@ from luthien_asgi.errors import ApiError, RequestError, busy
 from luthien_asgi.executor import as_failure
 from luthien_asgi.extras_gate import gated_error
 from luthien_asgi.hooks import HookCaller
+from luthien_asgi.logs import logger_of
 from luthien_asgi.orchestrator import Message, Scope, Send
 from luthien_asgi.pipeline import Pipeline
 from luthien_asgi.recorder import Begin, Transaction, TransactionRecorder
@@ -35,14 +35,25 @@ from luthien_asgi.slots import Slots
 from luthien_asgi.telemetry import Telemetry
 from luthien_asgi.wire.checks import LONGEST_MODEL
 from luthien_asgi.wire.protocol import WireFormat
+from luthien_asgi.wire.response_headers import pass_headers
 
 __all__ = ["Exchange", "Services"]
 
-_log: Final = logging.getLogger(__name__)
+_log: Final = logger_of(__name__)
 _FORWARDED: Final = ("anthropic-beta", "anthropic-version")
 _OF_ONES_OWN: Final = ("anthropic-workspace-id", "anthropic-user-profile-id")
 """Headers that choose within an account: with a key of ours that is the operator's business (`extra_headers`)."""
 _BETA: Final = "beta=true"
+_OF_HTTP: Final = frozenset({"retry-after", "www-authenticate"})
+"""Headers of an error that mean the same in every format."""
+
+
+def _plain(name: str, value: str) -> str:
+    """Return a header's value that can go on to a provider, or raise `RequestError`."""
+    if not (value.isascii() and value.isprintable()):
+        msg = f"The header {name} holds characters that are not printable ASCII."
+        raise RequestError(msg, param=name)
+    return value
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,7 +156,7 @@ class Exchange:
         headers = self.wire.response_headers(error.headers, request_id=self.id)
         body = self.wire.error_body(error, request_id=headers.get("request-id", self.id))
         if error.wire != api_of(self.wire.name):
-            headers |= {name: value for name, value in error.headers.items() if name in {"retry-after", "www-authenticate"}}
+            headers |= pass_headers(error.headers, names=_OF_HTTP, prefixes=())
         if isinstance(error, ShutdownError):
             headers |= closing(self.scope)
         await send_error(self.send, error.status, body, {**headers, "x-luthien-transaction": self.id})
@@ -198,7 +209,7 @@ class Exchange:
             msg = f"The model {request.model} takes your own credential only on its provider's own API."
             raise RequestError(msg, param="model")
         names = _FORWARDED + _OF_ONES_OWN * target.passthrough
-        forwarded = {name: self.headers[name] for name in names if name in self.headers}
+        forwarded = {name: _plain(name, self.headers[name]) for name in names if name in self.headers}
         marked = self.wire.name == "anthropic" and _BETA in self.scope.get("query_string", b"").decode("latin-1").split("&")
         return BackendCall(request=request, credential=credential, headers=forwarded, query=_BETA if marked else "")
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
@@ -19,6 +18,7 @@ from luthien_asgi.errors import ApiError, BackendError, BackendTimeout, PolicyEr
 from luthien_asgi.extras_gate import ExtrasGate, gated_error
 from luthien_asgi.hooks import HookCaller
 from luthien_asgi.judging import Person
+from luthien_asgi.logs import logger_of
 from luthien_asgi.pipeline import Pipeline
 from luthien_asgi.queues import End, Failed, StreamQueue, Terminal
 from luthien_asgi.recorder import Transaction
@@ -35,7 +35,7 @@ from luthien_asgi.writer import ChunkMaker, QueueSink, Sink
 
 __all__ = ["Opening", "PolicyExecutor", "as_failure"]
 
-_log: Final = logging.getLogger(__name__)
+_log: Final = logger_of(__name__)
 
 
 class Opening(Protocol):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Callable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
@@ -15,6 +14,7 @@ from luthien_asgi.context import ObservabilityContext
 from luthien_asgi.drain import ShutdownError
 from luthien_asgi.errors import ApiError, StreamStateError
 from luthien_asgi.flag import Flag
+from luthien_asgi.logs import logger_of
 from luthien_asgi.queues import End, Failed, StreamQueue, Terminal
 from luthien_asgi.recorder import Transaction
 from luthien_asgi.runs import Run
@@ -23,7 +23,7 @@ from luthien_asgi.wire.protocol import StreamEncoder
 
 __all__ = ["ClientFormatter", "FinalBlocks"]
 
-_log: Final = logging.getLogger(__name__)
+_log: Final = logger_of(__name__)
 
 
 class FinalBlocks:

@@ -52,7 +52,6 @@ that cannot be done (no hard links, no room) the file grows on, and the log says
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 from pathlib import Path
 from typing import Final, Literal, get_args
@@ -62,11 +61,12 @@ from luthien_asgi.jsonl_lines import Content, Lines, Mask
 from luthien_asgi.jsonl_reading import read_transactions
 from luthien_asgi.jsonl_settling import settle_others
 from luthien_asgi.jsonl_writer import RecorderError, Writer
+from luthien_asgi.logs import logger_of
 from luthien_asgi.recorder import Begin, End
 
 __all__ = ["Durability", "JsonlRecorder", "RecorderError", "read_transactions"]
 
-_log: Final = logging.getLogger(__name__)
+_log: Final = logger_of(__name__)
 
 Durability = Literal["relaxed", "strict"]
 

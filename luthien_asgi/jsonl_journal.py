@@ -11,7 +11,6 @@ again, so that the file never says what nobody was told.
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -23,11 +22,12 @@ from luthien_asgi.jsonl_file import LineFile, claim, open_for_this_process, sync
 from luthien_asgi.jsonl_lines import Lines, checkpoint
 from luthien_asgi.jsonl_names import fresh, next_rotated, rotated
 from luthien_asgi.jsonl_settling import Found, look_through, settle
+from luthien_asgi.logs import logger_of
 from luthien_asgi.recorder import Begin, End
 
 __all__ = ["Journal", "Rotation", "Written"]
 
-_log: Final = logging.getLogger(__name__)
+_log: Final = logger_of(__name__)
 CHECKPOINT_BYTES: Final = 4 * 1024 * 1024
 """Bytes between two checkpoints: what a worker reads again after it was killed."""
 

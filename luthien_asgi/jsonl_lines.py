@@ -8,7 +8,6 @@ structure is hashed whole.
 from __future__ import annotations
 
 import json
-import logging
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -17,12 +16,13 @@ from typing import Any, BinaryIO, Final, Literal, get_args
 
 from luthien_asgi import jsontext
 from luthien_asgi.blocks import Block
+from luthien_asgi.logs import logger_of
 from luthien_asgi.recorder import Begin, End, SampleRecord, VerdictRecord
 from luthien_asgi.scrub import scrub, scrub_value
 
 __all__ = ["CHECKPOINT", "LONGEST_LINE", "Content", "Lines", "Mask", "checkpoint", "each_line"]
 
-_log: Final = logging.getLogger(__name__)
+_log: Final = logger_of(__name__)
 
 Content = Literal["full", "final", "hash"]
 Mask = Callable[[str], str]

@@ -6,7 +6,6 @@ rotation, and what is kept is the begins that are open, and the ids of what was 
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Iterator, Sequence
 from errno import ENOENT
@@ -16,10 +15,11 @@ from typing import Any, BinaryIO, Final
 from luthien_asgi import jsontext
 from luthien_asgi.jsonl_lines import each_line
 from luthien_asgi.jsonl_names import chains, current, rotated
+from luthien_asgi.logs import logger_of
 
 __all__ = ["Transactions", "read_transactions"]
 
-_log: Final = logging.getLogger(__name__)
+_log: Final = logger_of(__name__)
 _SUFFIX: Final = ".jsonl"
 
 

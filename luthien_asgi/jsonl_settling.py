@@ -11,7 +11,6 @@ What is kept in memory is the ids of open transactions, and one line.
 
 from __future__ import annotations
 
-import logging
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,11 +22,12 @@ from luthien_asgi import jsontext
 from luthien_asgi.jsonl_file import LineFile, claim
 from luthien_asgi.jsonl_lines import CHECKPOINT, LONGEST_LINE, Lines, checkpoint, each_line
 from luthien_asgi.jsonl_names import chains
+from luthien_asgi.logs import logger_of
 from luthien_asgi.recorder import End
 
 __all__ = ["Found", "look_through", "settle", "settle_others"]
 
-_log: Final = logging.getLogger(__name__)
+_log: Final = logger_of(__name__)
 _BLOCK: Final = 1024 * 1024
 """Bytes in which a checkpoint is looked for at once."""
 _WORTH_A_CHECKPOINT: Final = 256 * 1024

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import os
 import threading
 import time
@@ -26,11 +25,12 @@ from typing import Final
 from luthien_asgi.errors import ApiError
 from luthien_asgi.jsonl_journal import Journal, Written
 from luthien_asgi.jsonl_lines import Lines
+from luthien_asgi.logs import logger_of
 from luthien_asgi.recorder import Begin, End, Transaction
 
 __all__ = ["Entry", "RecorderError", "Writer"]
 
-_log: Final = logging.getLogger(__name__)
+_log: Final = logger_of(__name__)
 _BATCH: Final = 64
 """Records that one write takes along at most: what it joins in memory."""
 RETRY_INTERVAL: Final = 1.0

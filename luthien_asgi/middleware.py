@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import Awaitable, Callable, Iterable, Iterator, MutableMapping
 from contextlib import contextmanager
@@ -19,6 +18,7 @@ from luthien_asgi.drain import Drain, ShutdownError, closing
 from luthien_asgi.errors import ApiError, ConfigError, busy
 from luthien_asgi.exchange import Exchange, Services
 from luthien_asgi.hooks import HookCaller
+from luthien_asgi.logs import logger_of
 from luthien_asgi.needs import check_needs
 from luthien_asgi.pipeline import Pipeline
 from luthien_asgi.recorder import NullRecorder, TransactionRecorder
@@ -35,7 +35,7 @@ from luthien_asgi.wire.responses import ResponsesWire
 
 __all__ = ["LuthienMiddleware", "Paths"]
 
-_log: Final = logging.getLogger(__name__)
+_log: Final = logger_of(__name__)
 
 Message = MutableMapping[str, Any]
 Scope = MutableMapping[str, Any]

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from typing import Final
 
 from luthien_asgi.drain import LAST_WORDS
 from luthien_asgi.exchange import Services
+from luthien_asgi.logs import logger_of
 from luthien_asgi.recorder import is_healthy
 from luthien_asgi.warm_up import WarmBackend
 
 __all__ = ["Resources"]
 
-_log: Final = logging.getLogger(__name__)
+_log: Final = logger_of(__name__)
 
 
 class Resources:

@@ -8,7 +8,6 @@ record is written when it has ended.
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Coroutine
 from contextlib import suppress
 from dataclasses import replace
@@ -18,6 +17,7 @@ from luthien_asgi.answer import Answer
 from luthien_asgi.chunk_edits import detached
 from luthien_asgi.chunks import Chunk, Part, content_size, read_part
 from luthien_asgi.errors import ApiError, QueueFullError
+from luthien_asgi.logs import logger_of
 from luthien_asgi.pipeline import Step
 from luthien_asgi.queues import End, Failed, StreamQueue
 from luthien_asgi.recorder import Transaction
@@ -27,7 +27,7 @@ from luthien_asgi.terms import Terms
 
 __all__ = ["Shadow", "Shadows"]
 
-_log: Final = logging.getLogger(__name__)
+_log: Final = logger_of(__name__)
 _Result = TypeVar("_Result")
 
 

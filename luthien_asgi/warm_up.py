@@ -16,11 +16,12 @@ from typing import Final, Literal
 from luthien_asgi.backend.protocol import Backend, BackendCall, BackendStream, Target
 from luthien_asgi.errors import ApiError
 from luthien_asgi.hooks import keepalive
+from luthien_asgi.logs import logger_of
 from luthien_asgi.settings import StreamSettings
 
 __all__ = ["BackendState", "WarmBackend"]
 
-_log: Final = logging.getLogger(__name__)
+_log: Final = logger_of(__name__)
 BackendState = Literal["starting", "ready", "failed"]
 _LOG_INTERVAL: Final = 2.0
 """Seconds between two lines about requests that wait."""

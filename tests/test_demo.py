@@ -19,8 +19,9 @@ from rich.console import Console
 from luthien_asgi import demo
 from luthien_asgi.cli import main
 from luthien_asgi.demo import conversation, run, stage
-from luthien_asgi.demo.screen import Board, printable
+from luthien_asgi.demo.screen import Board
 from luthien_asgi.errors import ConfigError
+from luthien_asgi.logs import printable
 from luthien_asgi.progress import working
 from luthien_asgi.serving import ServeError
 from luthien_asgi.testing import Answer, ErrorEvent, Failure, ScriptedProvider, Truncate

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import difflib
 import itertools
-import logging
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -25,11 +24,12 @@ from luthien_asgi.backend import known
 from luthien_asgi.backend.protocol import Target
 from luthien_asgi.backend.recent import Recent
 from luthien_asgi.errors import ConfigError, RequestError
+from luthien_asgi.logs import logger_of
 from luthien_asgi.request import WireName
 
 __all__ = ["Deployment", "ModelTable", "from_router", "not_configured", "read_deployment"]
 
-_log: Final = logging.getLogger(__name__)
+_log: Final = logger_of(__name__)
 _ENVIRONMENT: Final = "os.environ/"
 _OURS: Final = ("passthrough", "stream", "include_usage")
 _ENTRY_KEYS: Final = frozenset({"model_name", "litellm_params", "model_info", *_OURS})

@@ -178,8 +178,11 @@ def network_error(error: BaseException) -> BackendError | None:
 
 
 def _never_sent(chain: Sequence[BaseException]) -> ApiError | None:
-    """Return the error for what failed on this side of the connection."""
+    """Return the error for what LiteLLM's client could not write, or could not read of the answer's head."""
     for cause in chain:
+        if isinstance(cause, UnicodeEncodeError) and cause.encoding == "ascii":
+            # httpx writes headers in ASCII, bodies in UTF-8; ours are ASCII, so it was handed the provider's.
+            return BackendError("the provider answered with a header that is not ASCII")
         if isinstance(cause, UnicodeEncodeError) and _HALF_A_PAIR.search(str(cause.object)):
             msg = "The request holds half of a surrogate pair (an emoji cut in two), which this model's client cannot send."
             return RequestError(msg)

@@ -11,7 +11,9 @@ from rich.rule import Rule
 from rich.table import Table
 from rich.text import Text
 
-__all__ = ["Board", "Scene", "Side", "printable"]
+from luthien_asgi.logs import printable
+
+__all__ = ["Board", "Scene", "Side"]
 
 Side = Literal["model", "client"]
 
@@ -23,11 +25,6 @@ _STYLES: Final = {
     "person": "italic cyan",
     "error": "bold red",
 }
-
-
-def printable(text: str) -> str:
-    """Return a text in which control characters (escape sequences, too) are visible and do nothing; line ends stay."""
-    return "".join(char if char.isprintable() or char == "\n" else char.encode("unicode_escape").decode() for char in text)
 
 
 @dataclass(slots=True)

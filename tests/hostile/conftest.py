@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from hostile_stage import ANSWER, Canary, Stage, gateway
 
+from luthien_asgi.backend.hygiene import load_now
 from luthien_asgi.testing import ScriptedProvider
 
 
@@ -20,7 +21,9 @@ def canary() -> Iterator[Canary]:
 
 @pytest.fixture(scope="module")
 def stage(serve: Any, canary: Canary) -> Iterator[Stage]:
-    """A gateway for a provider in all its kinds. It has answered once, so that what LiteLLM loads late is loaded."""
+    """A gateway for a provider in all its kinds."""
+    # Here, and not in the server's thread: what is done about warnings meanwhile is done to the whole process.
+    load_now(tokenizer=True)
     with ScriptedProvider(ANSWER) as provider:
         stage = Stage(provider, canary, serve(gateway(provider.url), lifespan="on"))
         yield stage
