@@ -39,6 +39,7 @@ from luthien_asgi.approval_values import (
 from luthien_asgi.auth import Auth, KeyAuth
 from luthien_asgi.blocks import Block
 from luthien_asgi.errors import ConfigError
+from luthien_asgi.hook_run import bounded
 from luthien_asgi.logs import logger_of
 
 __all__ = ["Approval", "Approvals", "Decision", "Notify", "Outcome"]
@@ -47,6 +48,8 @@ _log: Final = logger_of(__name__)
 
 Notify = Callable[[Approval], Awaitable[Decision | bool | None]]
 """Is told of each approval as it begins to wait; what it returns decides, unless that is None."""
+_GRACE: Final = 0.5
+"""Seconds that a callback has to end once the approval was decided."""
 _REMEMBERED: Final = 1_000
 """Decisions that are kept to tell a second answer from one to an id that never was."""
 
@@ -255,7 +258,10 @@ class Approvals:
             return
         try:
             said: object = self._notify(approval)
-            said = await said if inspect.isawaitable(said) else said
+            if inspect.isawaitable(said):
+                said = await bounded(
+                    said, approval.expires_at - approval.asked_at, grace=_GRACE, what="the callback for approvals"
+                )
         except Exception as error:
             # Not `exception`: what a callback says of an approval may have the block in it.
             _log.error("the callback for approvals failed: %s", type(error).__name__)

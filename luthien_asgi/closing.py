@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Final
 from luthien_asgi.context import ObservabilityContext, PolicyContext
 from luthien_asgi.drain import ShutdownError
 from luthien_asgi.errors import ApiError, RequestDenied
+from luthien_asgi.hook_run import bounded
+from luthien_asgi.hooks import HookCaller
 from luthien_asgi.logs import logger_of
 from luthien_asgi.queues import End, Failed, Terminal
 from luthien_asgi.recorder import End as EndRecord
@@ -35,6 +37,7 @@ class Closing:
     """How one transaction ends, and the record of that."""
 
     services: Services
+    hooks: HookCaller
     log: Transaction
     ctx: PolicyContext
     obs: ObservabilityContext
@@ -128,9 +131,10 @@ class Closing:
 
     async def _kept(self, end: EndRecord) -> bool:
         """Hand an end to the recorder; tell whether it took it."""
+        settings = self.services.settings
         try:
-            async with asyncio.timeout(self.services.settings.record_timeout):
-                await self.services.recorder.end(end)
+            work = self.services.recorder.end(end)
+            await bounded(work, settings.record_timeout, grace=settings.close_timeout, what="the recorder")
         except Exception:
             _log.exception("the end of transaction %s could not be recorded", end.id)
             return False
@@ -157,6 +161,7 @@ class Closing:
     def _end(self) -> EndRecord:
         error = self.error
         told = None if error is None else {"type": error.type, "message": error.message, "code": error.code}
+        self.services.watchdog.note(self.log)
         return self.log.end(self.ending, told)
 
     async def _tell(self, end: EndRecord) -> None:
@@ -171,7 +176,7 @@ class Closing:
         for plan in self.services.pipeline.everybody:
             if plan.on_error is not None:
                 try:
-                    await self.services.hooks.call(plan, plan.on_error, error, self.ctx.of_policy(plan.owner))
+                    await self.hooks.call(plan, plan.on_error, error, self.ctx.of_policy(plan.owner))
                 except ApiError:
                     _log.exception("on_error of the policy %s failed", plan.name)
 

@@ -16,6 +16,7 @@ from luthien_asgi.drain import Drain, ShutdownError
 from luthien_asgi.escalating import DeskPerson
 from luthien_asgi.executor import PolicyExecutor, as_failure
 from luthien_asgi.formatter import ClientFormatter, FinalBlocks
+from luthien_asgi.hooks import HookCaller
 from luthien_asgi.opening import BackendOpening
 from luthien_asgi.orchestrator import PolicyOrchestrator
 from luthien_asgi.queues import End, Failed, Terminal
@@ -24,6 +25,7 @@ from luthien_asgi.request import ChatRequest, api_of
 from luthien_asgi.responses import send_json
 from luthien_asgi.shadow import Shadows
 from luthien_asgi.telemetry import backend_attributes
+from luthien_asgi.wait_limit import limited
 
 if TYPE_CHECKING:
     from luthien_asgi.exchange import Exchange
@@ -43,11 +45,14 @@ class Completion:
     log: Transaction
     obs: ObservabilityContext
     shadows: Shadows = field(default_factory=Shadows)
+    hooks: HookCaller = field(init=False)
     closing: Closing = field(init=False)
 
     def __post_init__(self) -> None:
+        self.hooks = self.exchange.services.hooks.of(self.log, self.obs)
         self.closing = Closing(
             services=self.exchange.services,
+            hooks=self.hooks,
             log=self.log,
             ctx=self.ctx,
             obs=self.obs,
@@ -57,6 +62,10 @@ class Completion:
 
     async def to_the_end(self) -> None:
         """Run and record. Whatever happens, also cancellation, one end record is written."""
+        with self.exchange.services.watchdog.telling(self.log, self.obs):
+            await self._recorded()
+
+    async def _recorded(self) -> None:
         try:
             async with self._drain.last():
                 await self._watched()
@@ -126,7 +135,7 @@ class Completion:
 
     async def _answer(self, tasks: asyncio.TaskGroup) -> None:
         exchange, services = self.exchange, self.exchange.services
-        judge = exchange.judge(self.ctx, self.log, self.shadows)
+        judge = exchange.judge(self.ctx, self.log, self.shadows, self.hooks)
         if services.pipeline.sees_requests:
             with self.obs.span("luthien.policy.request"):
                 async with self._drain.limit():
@@ -183,7 +192,7 @@ class Completion:
     async def _hand_out(self, sending: Awaitable[None]) -> None:
         """Send a whole response within `send_timeout`; a client that is gone or does not read is no error of ours."""
         try:
-            async with asyncio.timeout(self.exchange.services.settings.send_timeout):
+            with limited(self.exchange.services.settings.send_timeout):
                 await sending
         except OSError:
             self.closing.leave("client_disconnected")
@@ -192,7 +201,7 @@ class Completion:
         exchange, services = self.exchange, self.exchange.services
         executor = PolicyExecutor(
             pipeline=services.pipeline,
-            hooks=services.hooks,
+            hooks=self.hooks,
             make_chunk=services.backend.make_chunk,
             settings=services.settings,
             wants_blocks=services.recorder.wants_blocks,

@@ -21,6 +21,7 @@ from luthien_asgi.drain import Drain, ShutdownError, closing
 from luthien_asgi.errors import ApiError, RequestError, busy
 from luthien_asgi.executor import as_failure
 from luthien_asgi.extras_gate import gated_error
+from luthien_asgi.hook_run import LateCall, bounded
 from luthien_asgi.hooks import HookCaller
 from luthien_asgi.logs import logger_of
 from luthien_asgi.orchestrator import Message, Scope, Send
@@ -33,6 +34,8 @@ from luthien_asgi.settings import Limits, StreamSettings
 from luthien_asgi.shadow import Shadows
 from luthien_asgi.slots import Slots
 from luthien_asgi.telemetry import Telemetry
+from luthien_asgi.wait_limit import limited
+from luthien_asgi.watchdog import Watchdog
 from luthien_asgi.wire.checks import LONGEST_MODEL
 from luthien_asgi.wire.protocol import WireFormat
 from luthien_asgi.wire.response_headers import pass_headers
@@ -68,6 +71,7 @@ class Services:
     auth: Auth | None
     settings: StreamSettings
     limits: Limits
+    watchdog: Watchdog
     approvals: Approvals | None = None
     operators: Auth | None = None
     slots: Slots = field(default_factory=Slots)
@@ -108,18 +112,20 @@ class Exchange:
 
     async def answer(self) -> None:
         """Answer a completion request. The client gets an answer or an error in its format; the record gets one end."""
-        await self._guarded(self._admitted(self._complete))
+        with self.services.watchdog.under_way():
+            await self._guarded(self._admitted(self._complete))
 
     async def count(self) -> None:
         """Answer a request to count tokens: the request's policy applies, because its content goes to the provider."""
-        await self._guarded(self._admitted(self._count))
+        with self.services.watchdog.under_way():
+            await self._guarded(self._admitted(self._count))
 
     async def models(self) -> None:
         """Answer with the models that the client may ask for."""
         await self._guarded(self._models())
 
     async def _models(self) -> None:
-        client = await authenticate(self.services.auth, self.headers)
+        client = await self._authenticate()
         body = self.wire.models_body(client.listed(self.services.backend.models()), created=self.created)
         await send_json(self.send, 200, body, self.wire.response_headers({}, request_id=self.id))
 
@@ -128,7 +134,7 @@ class Exchange:
         await self._guarded(self._model(name))
 
     async def _model(self, name: str) -> None:
-        self._target(await authenticate(self.services.auth, self.headers), name)
+        self._target(await self._authenticate(), name)
         (body,) = self.wire.models_body([name], created=self.created)["data"]  # in both formats a model is an item of the list
         await send_json(self.send, 200, body, self.wire.response_headers({}, request_id=self.id))
 
@@ -163,10 +169,21 @@ class Exchange:
 
     # --- before the backend --------------------------------------------------------------------------------------------
 
+    async def _authenticate(self) -> Client:
+        """Return the client. Raises `ApiError`."""
+        settings = self.services.settings
+        work = authenticate(self.services.auth, self.headers)
+        try:
+            return await bounded(work, settings.auth_timeout, grace=settings.close_timeout, what="the authenticator")
+        except LateCall:
+            _log.error("the authenticator did not answer within %s s (auth_timeout)", settings.auth_timeout)
+            msg = "The client could not be authenticated in time."
+            raise ApiError(msg, status=503) from None
+
     async def _admitted(self, work: Callable[[Client], Awaitable[None]]) -> None:
         """Let the client do what it asked for, in a place of its own. Raises `ApiError` where it has none left."""
         async with self.services.drain.limit():
-            client = await authenticate(self.services.auth, self.headers)
+            client = await self._authenticate()
         if not client.name:
             await work(client)
             return
@@ -180,10 +197,11 @@ class Exchange:
     async def _body(self) -> bytes:
         """Return the request's body, or raise `ApiError`; one that is announced to be too long is not read."""
         try:
-            async with self.services.drain.limit(), asyncio.timeout(self.services.settings.body_timeout):
-                return await self.connection.read_body(
-                    limit=self.services.limits.body_bytes, announced=self.headers.get("content-length", "")
-                )
+            async with self.services.drain.limit():
+                with limited(self.services.settings.body_timeout):
+                    return await self.connection.read_body(
+                        limit=self.services.limits.body_bytes, announced=self.headers.get("content-length", "")
+                    )
         except TimeoutError:
             msg = "The request body did not arrive in time."
             raise RequestError(msg, status=408) from None
@@ -218,10 +236,12 @@ class Exchange:
         operators = (self.services.operators, desk.auth if desk is not None else None)
         return credential_of(self.headers, auth=self.services.auth, others=operators)
 
-    def judge(self, ctx: PolicyContext, log: Transaction | None, shadows: Shadows | None = None) -> RequestJudge:
+    def judge(
+        self, ctx: PolicyContext, log: Transaction | None, shadows: Shadows | None = None, hooks: HookCaller | None = None
+    ) -> RequestJudge:
         """Return who asks the policies about a request."""
         services = self.services
-        return RequestJudge(pipeline=services.pipeline, hooks=services.hooks, ctx=ctx, log=log, shadows=shadows)
+        return RequestJudge(pipeline=services.pipeline, hooks=hooks or services.hooks, ctx=ctx, log=log, shadows=shadows)
 
     # --- counting tokens -----------------------------------------------------------------------------------------------
 
@@ -243,7 +263,7 @@ class Exchange:
                 ctx.request = await self.connection.race(self.judge(ctx, None).before(everybody=True))
                 call = self.backend_call(ctx.request, target)
                 await self.connection.race(self.services.backend.start())
-                async with asyncio.timeout(self.services.settings.first_chunk_timeout):
+                with limited(self.services.settings.first_chunk_timeout):
                     return await self.connection.race(self.services.backend.count_tokens(call))
         except ClientGoneError as gone:
             return gone
@@ -283,9 +303,10 @@ class Exchange:
             client=client,
             request=request.body,
         )
+        settings = self.services.settings
         try:
-            async with asyncio.timeout(self.services.settings.record_timeout):
-                await self.services.recorder.begin(begin)
+            work = self.services.recorder.begin(begin)
+            await bounded(work, settings.record_timeout, grace=settings.close_timeout, what="the recorder")
         except Exception as error:
             _log.exception("a transaction could not be recorded, so it is refused")
             msg = "The transaction cannot be recorded now, so it is not begun."

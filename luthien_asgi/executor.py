@@ -117,7 +117,7 @@ class _Run:
         self._client = client
         self._ctx = ctx
         self._log = log
-        self._deadline = asyncio.get_running_loop().time() + self._settings.total_timeout
+        self._total = WaitLimit()
         self._patience = WaitLimit()
         self._make = ChunkMaker(
             executor.make_chunk, fallback_id=ctx.transaction_id, model=ctx.request.model, created=int(time.time())
@@ -202,16 +202,16 @@ class _Run:
             raise PolicyError(msg) from error
 
     async def _pump(self, stream: BackendStream, steps: AnswerSteps, gate: ExtrasGate) -> Terminal | Retake:
-        total = self._executor.drain.limit(self._deadline)
         try:
-            async with total:
-                await self._read(stream, steps, gate)
-                await steps.complete()
-                await self._redrawn.release()
+            async with self._executor.drain.limit():
+                with self._total.of_all(self._settings.total_timeout):
+                    await self._read(stream, steps, gate)
+                    await steps.complete()
+                    await self._redrawn.release()
         except Retake as retake:
             return retake
-        except TimeoutError:
-            if not total.expired():
+        except TimeoutError as error:
+            if not (isinstance(error, WaitTimeout) and error.args == (self._total,)):
                 return Failed(_internal())
             msg = "The answer took longer than the time it is given in all."
             return Failed(BackendTimeout(msg))
@@ -222,6 +222,7 @@ class _Run:
     def close(self) -> None:
         """Take the timer down, and note what all answers used, those that were dropped too, whether the client gets one."""
         self._patience.close()
+        self._total.close()
         if self._samples.dropped:
             self._log.usage = added(self._samples.spent, self._log.usage or {})
 

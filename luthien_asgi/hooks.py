@@ -1,43 +1,81 @@
-"""Calls a policy's hooks with a watchdog.
+"""Calls a policy's hooks: plain ones inline, `@blocking` ones in threads, those that wait under a watch.
 
 A hook's deadline lives in a context variable: judges that
 run beside each other each have their own, and `keepalive()` moves that of the hook which calls it, also from a task or a thread
-that the hook started.
+that the hook started. A hook that does not end when it is cancelled, or never leaves its thread, is given up: it is counted, the
+log and the transaction's record name it, and the answer goes on, or ends, without it.
 """
 
 from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
-from contextvars import ContextVar, copy_context
-from typing import Any
+from collections.abc import Callable, Generator, Iterable, Sequence
+from contextvars import copy_context
+from dataclasses import dataclass
+from itertools import islice
+from time import monotonic
+from typing import Any, Final
 
+from luthien_asgi.context import ObservabilityContext
 from luthien_asgi.errors import ApiError, PolicyError, PolicyTimeout
+from luthien_asgi.hook_run import CallTimes, ForeignCall, LateCall, keep, keepalive, tell_too
+from luthien_asgi.hook_threads import HookThreads, ThreadJob
+from luthien_asgi.logs import logger_of
 from luthien_asgi.plans import Hook, PolicyPlan
 from luthien_asgi.policy import is_blocking
+from luthien_asgi.recorder import Transaction
+from luthien_asgi.telemetry_names import POLICY_ABANDONED
 
 __all__ = ["HookCaller", "keepalive"]
 
-_beat: ContextVar[Callable[[], None] | None] = ContextVar("luthien_asgi_keepalive", default=None)
+_log: Final = logger_of(__name__)
 
 
-def keepalive() -> None:
-    """Start the calling hook's `policy_timeout` anew; nothing happens outside a hook."""
-    beat = _beat.get()
-    if beat is not None:
-        beat()
+@dataclass(slots=True)
+class _Abandoned:
+    """What was given up, of all transactions."""
+
+    count: int = 0
 
 
 class HookCaller:
-    """Calls hooks: plain ones inline, `@blocking` ones in a bounded pool of threads, coroutines under the watchdog."""
+    """Calls hooks, for all transactions or for one (`of`)."""
 
-    def __init__(self, *, timeout: float, threads: int) -> None:
+    def __init__(
+        self, *, timeout: float, threads: int, grace: float = 0.5, longest: float = 3600.0, items: int = 100_000
+    ) -> None:
+        """Make a caller.
+
+        `timeout`: seconds of a hook that does not say it is at work (`policy_timeout`), `longest`: of one that does
+        (`total_timeout`), `grace`: of one that was cancelled (`close_timeout`). `threads`: for hooks that block; `items`: what
+        one call may return (`hook_items`).
+        """
         self._timeout = timeout
-        self._threads = threads
-        self._pool: ThreadPoolExecutor | None = None
+        self._grace = grace
+        self._longest = longest
+        self._threads = HookThreads(threads)
+        self.items = items
+        self._abandoned = _Abandoned()
+        self._log: Transaction | None = None
+        self.obs: ObservabilityContext | None = None
+        """Where it is told of the transaction whose hooks these are."""
+
+    def of(self, log: Transaction | None, obs: ObservabilityContext | None) -> HookCaller:
+        """Return the caller of one transaction's hooks."""
+        caller = object.__new__(HookCaller)
+        caller.__dict__.update(self.__dict__, _log=log, obs=obs)
+        return caller
+
+    @property
+    def abandoned(self) -> int:
+        """How many hooks were given up because they did not end."""
+        return self._abandoned.count
+
+    @property
+    def stuck_threads(self) -> int:
+        """How many threads are held by hooks whose time is over."""
+        return self._threads.stuck
 
     async def call(self, plan: PolicyPlan, hook: Hook, *args: Any) -> Any:  # noqa: ANN401 - what the hook returns
         """Return what a hook of a policy returns.
@@ -50,82 +88,117 @@ class HookCaller:
     def begin(self, plan: PolicyPlan, hook: Hook, *args: Any) -> Any:  # noqa: ANN401 - what the hook returns
         """Call a hook and return what it returns, perhaps an awaitable. Raises like `call`, but for the time-out."""
         try:
-            return self._in_thread(hook, *args) if is_blocking(hook) else hook(*args)
-        except ApiError:
+            if is_blocking(hook):
+                return _InThread(self._threads, lambda: hook(*args), plan.timeout or self._timeout)
+            return hook(*args)
+        except (ApiError, KeyboardInterrupt):
             raise
-        except Exception as error:
+        except BaseException as error:  # a plain hook that ends this process, or says that it was cancelled, has failed
             raise _failed(plan, hook) from error
 
     async def finish(self, plan: PolicyPlan, hook: Hook, result: Any) -> Any:  # noqa: ANN401 - what the hook returns
         """Return what a hook returned in the end. Raises like `call`."""
         if not inspect.isawaitable(result):
             return result
+        times = CallTimes(plan.timeout or self._timeout, longest=self._longest, grace=self._grace)
+        call = ForeignCall(result, times, lambda left: self._give_up(plan, hook, left))
         try:
-            return await self._watched(result, plan.timeout or self._timeout)
+            return await call
         except ApiError:
             raise
         except asyncio.CancelledError as error:
-            task = asyncio.current_task()
-            if task is not None and task.cancelling():
+            if call.is_cancelled:
                 raise
             # Not we are cancelled, but something that the hook waited for.
             msg = f"The policy {plan.name} was cancelled in {hook.__name__}."
             raise PolicyError(msg) from error
-        except TimeoutError as error:
-            msg = f"The policy {plan.name} did not answer in {hook.__name__} within its time."
+        except LateCall as error:
+            if isinstance(result, _InThread) and result.leave():
+                self._give_up(plan, hook, ())
+            raise _late(plan, hook) from error
+        except BlockingIOError as error:
+            if not isinstance(result, _InThread):
+                raise _failed(plan, hook) from error
+            msg = f"The policy {plan.name} could not be asked in {hook.__name__}: hooks that do not end hold every thread."
             raise PolicyTimeout(msg) from error
         except Exception as error:
             raise _failed(plan, hook) from error
 
-    @staticmethod
-    async def _watched(work: Any, timeout: float) -> Any:  # noqa: ANN401, ASYNC109 - any awaitable; the deadline can be moved
-        loop = asyncio.get_running_loop()
-        expired = False
-        try:
-            async with asyncio.timeout(timeout) as deadline:
-                token = _beat.set(_beater(loop, deadline, timeout))
-                try:
-                    return await work
-                finally:
-                    _beat.reset(token)
-                    expired = deadline.expired()
-        except TimeoutError as error:
-            if not expired:
-                # The hook's own timeout, say of its judge's HTTP call, is a failure of the hook and not of its time.
-                raise RuntimeError("a time-out inside the hook") from error
-            raise
+    def drawn(self, plan: PolicyPlan, hook: Hook, given: Iterable[Any]) -> list[Any]:
+        """Return what a hook's iterable gives: a generator is a hook that is still at work.
 
-    async def _in_thread(self, hook: Hook, *args: Any) -> Any:  # noqa: ANN401 - what the hook returns
-        if self._pool is None:
-            self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="luthien-policy")
-        context = copy_context()
-        return await asyncio.get_running_loop().run_in_executor(self._pool, lambda: context.run(hook, *args))
+        Raises `PolicyError` when it fails or gives more than `items`, and `PolicyTimeout` when it takes longer than a hook may.
+        """
+        limit = monotonic() + (plan.timeout or self._timeout)
+        found: list[Any] = []
+        try:
+            for item in islice(given, self.items + 1):
+                found.append(item)
+                if monotonic() > limit:
+                    break
+        except (ApiError, KeyboardInterrupt):
+            raise
+        except BaseException as error:
+            raise _failed(plan, hook) from error
+        if monotonic() > limit:
+            raise _late(plan, hook)
+        if len(found) > self.items:
+            msg = f"The policy {plan.name} returned more than {self.items} items from {hook.__name__} (hook_items)."
+            raise PolicyError(msg)
+        return found
+
+    def _give_up(self, plan: PolicyPlan, hook: Hook, left: Sequence[object]) -> None:
+        self._abandoned.count += 1
+        keep(left)
+        _log.warning("the hook %s of the policy %s did not end when it was told to: it is given up", hook.__name__, plan.name)
+        if self._log is not None:
+            self._log.note(f"the policy {plan.name} did not end in {hook.__name__} and was given up")
+        if self.obs is not None:
+            self.obs.event(POLICY_ABANDONED, {"luthien.policy.name": plan.name, "luthien.policy.hook": hook.__name__})
 
     def close(self) -> None:
         """Let the threads go once their hooks end."""
-        if self._pool is not None:
-            self._pool.shutdown(wait=False, cancel_futures=True)
-            self._pool = None
+        self._threads.close()
+
+
+class _InThread:
+    """A hook on its way to a thread, or in one: something to wait for."""
+
+    def __init__(self, threads: HookThreads, call: Callable[[], Any], limit: float) -> None:
+        self._threads = threads
+        self._call = call
+        self._limit = limit
+        self._job: ThreadJob | None = None
+
+    def __await__(self) -> Generator[Any, Any, Any]:
+        return self._run().__await__()
+
+    async def _run(self) -> Any:  # noqa: ANN401 - what the hook returns
+        context = copy_context()  # here, because the hook's deadline is in it
+        job = self._job = ThreadJob(lambda: context.run(self._call), limit=self._limit)
+        context.run(tell_too, job.touch)
+        result = await self._threads.run(job)
+        if inspect.isawaitable(result):
+            getattr(result, "close", result.__await__)()
+            msg = "a hook that is marked as blocking returned something to wait for"
+            raise TypeError(msg)
+        return result
+
+    def leave(self) -> bool:
+        """Wait for it no longer; tell whether it holds a thread."""
+        if self._job is None:
+            return False
+        self._job.is_left = True
+        return self._job.future.running()
 
 
 def _failed(plan: PolicyPlan, hook: Hook) -> PolicyError:
     return PolicyError(f"The policy {plan.name} failed in {hook.__name__}.")
 
 
-def _beater(loop: asyncio.AbstractEventLoop, deadline: asyncio.Timeout, timeout: float) -> Callable[[], None]:
-    def move() -> None:
-        # A task that outlives its hook may still call: its deadline is over, and there is nothing to move.
-        with suppress(RuntimeError):
-            deadline.reschedule(loop.time() + timeout)
+def _late(plan: PolicyPlan, hook: Hook) -> PolicyTimeout:
+    return PolicyTimeout(f"The policy {plan.name} did not answer in {hook.__name__} within its time.")
 
-    def beat() -> None:
-        try:
-            inside = asyncio.get_running_loop() is loop
-        except RuntimeError:
-            inside = False
-        if inside:
-            move()
-        else:
-            loop.call_soon_threadsafe(move)
 
-    return beat
+HOOK_CODES: Final = frozenset({HookCaller.begin.__code__, HookCaller.finish.__code__, HookCaller.drawn.__code__})
+"""What is on the stack while a hook runs in the loop, with the variables `self`, `plan` and `hook`."""

@@ -24,7 +24,7 @@ from luthien_asgi.pipeline import AtOnce, InTurn, Node, Step
 from luthien_asgi.plans import Hook, PolicyPlan
 from luthien_asgi.policy import Hold
 from luthien_asgi.recorder import Transaction, VerdictRecord
-from luthien_asgi.replacements import check_replacement
+from luthien_asgi.replacements import check_replacement, check_texts
 from luthien_asgi.verdicts import Allow, Defer, Deny, Escalate, Replace, Resample, Stop, Verdict, rank_of
 
 __all__ = ["Contexts", "Judge", "Person", "Redraws"]
@@ -181,7 +181,10 @@ class _Inquiry:
             return ALLOWED
         began = time.monotonic()
         try:
-            verdict = _checked(plan, block, await self.judge.hooks.call(plan, hook, block, self.contexts[id(plan)]))
+            said = await self.judge.hooks.call(plan, hook, block, self.contexts[id(plan)])
+            if isinstance(said, Replace):
+                said = replace(said, blocks=self.judge.hooks.drawn(plan, hook, said.blocks))
+            verdict = _checked(plan, block, said)
         except ApiError as error:
             said = "timeout" if isinstance(error, PolicyTimeout) else "error"
             self.said.append(_Said(plan, hook.__name__, said, error.message, time.monotonic() - began))
@@ -260,6 +263,7 @@ def _checked(plan: PolicyPlan, block: Block, verdict: object) -> Verdict:
     if type(verdict) not in plan.verdicts:
         msg = f"The policy {plan.name} returned {type(verdict).__name__}, which its `verdicts` do not name."
         raise PolicyError(msg)
+    check_texts(plan, verdict)
     if isinstance(verdict, Replace):
         check_replacement(plan, block, verdict)
     return verdict

@@ -27,7 +27,9 @@ from luthien_asgi.responses import send_error, send_json
 from luthien_asgi.settings import Limits, StreamSettings
 from luthien_asgi.slots import Slots
 from luthien_asgi.telemetry import Telemetry, default_telemetry
+from luthien_asgi.telemetry_guard import GuardedTelemetry
 from luthien_asgi.warm_up import WarmBackend
+from luthien_asgi.watchdog import Watchdog
 from luthien_asgi.wire.anthropic import AnthropicWire
 from luthien_asgi.wire.openai import OpenAIWire
 from luthien_asgi.wire.protocol import WireFormat
@@ -156,10 +158,17 @@ class LuthienMiddleware:
         self._backend = WarmBackend(backend, settings)
         self._services = Services(
             pipeline=pipeline,
-            hooks=HookCaller(timeout=settings.policy_timeout, threads=settings.policy_threads),
+            hooks=HookCaller(
+                timeout=settings.policy_timeout,
+                threads=settings.policy_threads,
+                grace=settings.close_timeout,
+                longest=settings.total_timeout,
+                items=settings.hook_items,
+            ),
+            watchdog=Watchdog(warn_after=settings.loop_block_warning),
             backend=self._backend,
             recorder=recorder if recorder is not None else NullRecorder(),
-            telemetry=telemetry if telemetry is not None else default_telemetry(),
+            telemetry=GuardedTelemetry(telemetry if telemetry is not None else default_telemetry()),
             auth=checked_auth,
             settings=settings,
             limits=limits if limits is not None else Limits(),

@@ -16,6 +16,7 @@ from luthien_asgi.recorder import Transaction
 from luthien_asgi.request import ChatRequest, WireName
 from luthien_asgi.runs import Run
 from luthien_asgi.settings import StreamSettings
+from luthien_asgi.wait_limit import limited
 
 __all__ = ["BackendOpening"]
 
@@ -142,7 +143,7 @@ class BackendOpening:
     async def _open(self) -> None:
         await self._backend.start()  # that is not the provider's time
         self._log.mark("backend_called")
-        async with asyncio.timeout(self._settings.first_chunk_timeout):
+        with limited(self._settings.first_chunk_timeout):
             stream = self._stream = await self._backend.open(self._call)
             self.headers = stream.headers
             self._log.sent, self._log.decoder = stream.sent, stream.decoder

@@ -23,6 +23,7 @@ Hook = Callable[..., Any]
 
 _BLOCK_HOOKS: Final = ("on_chunk_added", "on_run_added", "on_block_end", "on_block_complete")
 _HOOKS: Final = ("on_request", *_BLOCK_HOOKS, "on_stream_complete", "on_error")
+_FLUSHING: Final = ("on_block_end", "on_stream_complete")
 _NEVER_EDITED: Final = (BlockKind.THINKING, BlockKind.REDACTED_THINKING, BlockKind.OTHER)
 
 
@@ -181,6 +182,18 @@ def _check_signatures(name: str, hooks: Mapping[str, Hook | None]) -> None:
             continue  # a callable without a signature, of an extension module
 
 
+def _check_generators(name: str, handles: Mapping[Any, Any], hooks: Mapping[str, Hook | None]) -> None:
+    """Refuse hooks that would be called and never run: nobody takes what they yield, or waits for them."""
+    for hook, method in hooks.items():
+        flushes = hook in _FLUSHING or (hook == "on_chunk_added" and all(isinstance(h, Transform) for h in handles.values()))
+        if inspect.isasyncgenfunction(method) or (inspect.isgeneratorfunction(method) and not flushes):
+            msg = f"{name}.{hook} yields, and nobody would take what it yields: return the result instead"
+            raise ConfigError(msg)
+        if method is not None and is_blocking(method) and inspect.iscoroutinefunction(method):
+            msg = f"{name}.{hook} is marked as blocking, which is for plain functions: in a thread nobody waits for an async one"
+            raise ConfigError(msg)
+
+
 def _check(name: str, handles: Mapping[Any, Any], hooks: Mapping[str, Hook | None]) -> None:
     for kind, handling in handles.items():
         if not isinstance(kind, BlockKind) or not isinstance(handling, Observe | Transform | Hold):
@@ -201,6 +214,7 @@ def _check(name: str, handles: Mapping[Any, Any], hooks: Mapping[str, Hook | Non
     if run is not None and not any(isinstance(handling, Transform) for handling in handles.values()):
         msg = f"{name} overrides on_run_added, which belongs to Transform() kinds, and declares none"
         raise ConfigError(msg)
+    _check_generators(name, handles, hooks)
     unused = [hook for hook in _BLOCK_HOOKS if hooks[hook] is not None]
     if unused and not handles:
         msg = f"{name} overrides {', '.join(unused)}, but its `handles` is empty: the hook would never be called"

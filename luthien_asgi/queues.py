@@ -15,6 +15,7 @@ from typing import Generic, TypedDict, TypeVar
 
 from luthien_asgi.errors import ApiError, QueueFullError
 from luthien_asgi.flag import Flag
+from luthien_asgi.wait_limit import WaitTimeout, limited
 
 __all__ = ["End", "Failed", "QueueBounds", "StreamQueue", "Terminal"]
 
@@ -107,11 +108,11 @@ class StreamQueue(Generic[_Item]):
         if self.offer(item, size):
             return
         try:
-            async with asyncio.timeout(self._timeout):
+            with limited(self._timeout):
                 while not self.offer(item, size):
                     self._writable.clear()
                     await self._writable.wait()
-        except TimeoutError:
+        except WaitTimeout:
             msg = "The client did not take the answer in time."
             raise QueueFullError(msg) from None
 

@@ -18,6 +18,7 @@ from luthien_asgi.pipeline import InTurn, Node, Pipeline, Step
 from luthien_asgi.plans import Hook, PolicyPlan
 from luthien_asgi.policy import Deny
 from luthien_asgi.recorder import Transaction, VerdictRecord
+from luthien_asgi.replacements import check_texts
 from luthien_asgi.request import ChatRequest
 from luthien_asgi.shadow import Shadows
 
@@ -88,9 +89,7 @@ class RequestJudge:
         began = time.monotonic()
         try:
             said = await self.hooks.call(plan, hook, request, self._view(plan, request))
-            if said is not None and not isinstance(said, Deny | ChatRequest):
-                msg = f"The policy {plan.name} returned {type(said).__name__} from on_request, not a request."
-                raise PolicyError(msg)
+            _check_said(plan, said)
         except ApiError as error:
             if not (plan.passes_errors and isinstance(error, PolicyError)):
                 self._note(plan, _failure(error), "fail", error.message, began)
@@ -121,6 +120,7 @@ class RequestJudge:
         began = time.monotonic()
         try:
             said = await self.hooks.call(plan, hook, request, self._view(plan, request))
+            _check_said(plan, said)
         except ApiError as error:
             self._note(plan, _failure(error), "allow", error.message, began, mode="shadow")
             return
@@ -142,6 +142,14 @@ class RequestJudge:
                 seconds=round(time.monotonic() - began, 6),
             )
         )
+
+
+def _check_said(plan: PolicyPlan, said: object) -> None:
+    if said is not None and not isinstance(said, Deny | ChatRequest):
+        msg = f"The policy {plan.name} returned {type(said).__name__} from on_request, not a request."
+        raise PolicyError(msg)
+    if isinstance(said, Deny):
+        check_texts(plan, said)
 
 
 def _failure(error: ApiError) -> str:

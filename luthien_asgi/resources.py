@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable
 from typing import Final
 
 from luthien_asgi.drain import LAST_WORDS
 from luthien_asgi.exchange import Services
+from luthien_asgi.hook_run import bounded
 from luthien_asgi.logs import logger_of
 from luthien_asgi.recorder import is_healthy
 from luthien_asgi.warm_up import WarmBackend
@@ -34,7 +36,7 @@ class Resources:
                 return
             if self._services.approvals is not None:
                 await self._services.approvals.start()
-            await self._services.recorder.start()
+            await self._bounded(self._services.recorder.start())
             self._backend.begin()
             self._open = True
 
@@ -56,8 +58,13 @@ class Resources:
                 await self._backend.aclose()
             finally:
                 self._services.hooks.close()
-                await self._services.recorder.aclose()
+                self._services.watchdog.close()
+                await self._bounded(self._services.recorder.aclose())
                 self._services.drain.reset()
+
+    async def _bounded(self, work: Awaitable[None]) -> None:
+        settings = self._services.settings
+        await bounded(work, settings.record_timeout, grace=settings.close_timeout, what="the recorder")
 
     async def _end_what_runs(self) -> None:
         """A server that closes the app while requests run waits no longer; one that cancels them may not wait for their end."""

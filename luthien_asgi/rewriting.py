@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Iterable, Sequence
 from types import NoneType
 from typing import Any
 
-from luthien_asgi.blocks import Block
+from luthien_asgi.blocks import Block, BlockKind
 from luthien_asgi.chunk_edits import annotations_apart, with_text, without_logprobs, without_side_data
 from luthien_asgi.chunks import Chunk, Part, delta_field, finish_reason_of, has_logprobs, read_part
 from luthien_asgi.errors import PolicyError
@@ -20,7 +20,7 @@ from luthien_asgi.lanes import Lane
 from luthien_asgi.pipeline import Step
 from luthien_asgi.plans import Hook, PolicyPlan
 from luthien_asgi.runs import Run
-from luthien_asgi.step_hooks import StepHooks, checked_chunks
+from luthien_asgi.step_hooks import StepHooks, part_of
 from luthien_asgi.terms import Terms
 
 __all__ = ["Rewriter"]
@@ -77,7 +77,7 @@ class Rewriter:
         before = lane.changed or bool(lane.behind)
         try:
             result = await self._hooks.finish(plan, hook, begun)
-            goes_on = [chunk] if result is None else _checked_parts(plan, lane, result)
+            goes_on = [chunk] if result is None else self._checked_parts(plan, hook, lane, result)
         except PolicyError as error:
             return await self._failed(plan, hook, lane, chunk, error)
         text = "".join([read_part(new).text for new in goes_on])
@@ -134,7 +134,7 @@ class Rewriter:
                 return [chunk]
             if not isinstance(result, list | tuple | NoneType) and inspect.isawaitable(result):
                 return result
-            goes_on = [chunk] if result is None else _checked_parts(plan, lane, result)
+            goes_on = [chunk] if result is None else self._checked_parts(plan, hook, lane, result)
         except PolicyError as error:
             self._hooks.require_tolerance(plan, hook, lane, error)
             raise
@@ -158,7 +158,7 @@ class Rewriter:
             result = self._hooks.begin(plan, hook, run, lane.contexts[id(plan)])
             if result is None and not lane.behind:
                 return run
-            texts = run.texts if result is None else _checked_texts(plan, result)
+            texts = run.texts if result is None else self._checked_texts(plan, result)
         except PolicyError as error:
             self._hooks.require_tolerance(plan, hook, lane, error)
             raise
@@ -189,7 +189,7 @@ class Rewriter:
         if plan.on_block_end is not None and id(plan) not in lane.unchecked:
             try:
                 result = await self._hooks.call(plan, plan.on_block_end, block, lane.contexts[id(plan)])
-                rest = _checked_parts(plan, lane, result) if result is not None else []
+                rest = self._checked_parts(plan, plan.on_block_end, lane, result) if result is not None else []
                 self._note_sent(lane, "", "".join([read_part(new).text for new in rest]))
                 kept += rest
             except PolicyError as error:
@@ -205,7 +205,7 @@ class Rewriter:
         if plan.on_block_end is not None and lane.changed:
             try:
                 kept = await self._hooks.call(plan, plan.on_block_end, lane.block.block(), lane.contexts[id(plan)])
-                return [*_checked_parts(plan, lane, kept or ()), chunk]
+                return [*self._checked_parts(plan, plan.on_block_end, lane, kept or ()), chunk]
             except PolicyError:
                 self._terms.log.note(f"what the policy {plan.name} kept back of a block when it failed may be lost")
         return [chunk]
@@ -215,21 +215,29 @@ class Rewriter:
         rest = lane.behind.clear()
         return [self._terms.make.fragment(lane.block, rest)] if rest and not lane.changed else []
 
-
-def _checked_texts(plan: PolicyPlan, texts: Sequence[str]) -> Sequence[str]:
-    """Return a hook's texts without empty ones, or raise `PolicyError` where they are something else."""
-    if not isinstance(texts, list | tuple) or not all(isinstance(text, str) for text in texts):
-        msg = f"The policy {plan.name} returned something else than texts from on_run_added."
-        raise PolicyError(msg)
-    return [text for text in texts if text]
-
-
-def _checked_parts(plan: PolicyPlan, lane: Lane, chunks: Iterable[Chunk]) -> list[Chunk]:
-    """Return a hook's chunks as parts of their block, or raise `PolicyError` when one is something else."""
-    checked = checked_chunks(plan, chunks)
-    for chunk in checked:
-        kind = read_part(chunk).kind
-        if kind not in {None, lane.block.kind} or not chunk.choices or finish_reason_of(chunk) is not None:
-            msg = f"The policy {plan.name} put something else than its {lane.block.kind} into a block."
+    def _checked_texts(self, plan: PolicyPlan, texts: Sequence[str]) -> Sequence[str]:
+        """Return a hook's texts without empty ones, or raise `PolicyError` where they are something else, or too many."""
+        if not isinstance(texts, list | tuple) or not all(isinstance(text, str) for text in texts):
+            msg = f"The policy {plan.name} returned something else than texts from on_run_added."
             raise PolicyError(msg)
-    return checked
+        if len(texts) > self._terms.hooks.items:
+            msg = f"The policy {plan.name} returned {len(texts)} texts from on_run_added (hook_items)."
+            raise PolicyError(msg)
+        return [text for text in texts if text]
+
+    def _checked_parts(self, plan: PolicyPlan, hook: Hook, lane: Lane, chunks: Iterable[Chunk]) -> list[Chunk]:
+        """Return a hook's chunks as parts of their block, or raise `PolicyError` when one is something else."""
+        checked = self._hooks.chunks(plan, hook, chunks)
+        for chunk in checked:
+            part = part_of(plan, chunk)
+            if part.kind not in {None, lane.block.kind} or part.choice != lane.block.choice or not chunk.choices:
+                msg = f"The policy {plan.name} put something else than its {lane.block.kind} into a block."
+                raise PolicyError(msg)
+            if finish_reason_of(chunk) is not None or _is_of_another_call(part, lane):
+                msg = f"The policy {plan.name} put a finish reason, or more of another call, into a block."
+                raise PolicyError(msg)
+        return checked
+
+
+def _is_of_another_call(part: Part, lane: Lane) -> bool:
+    return part.kind is BlockKind.TOOL_CALL and part.source is not None and part.source != lane.block.source

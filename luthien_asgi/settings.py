@@ -27,6 +27,8 @@ class StreamSettings:
     """The client's request body, from its first byte to its last."""
     policy_timeout: float = 30.0
     """One policy hook's run time without `ctx.keepalive()`."""
+    auth_timeout: float = 10.0
+    """An authenticator of your own, until it says who asks; then the request gets a 503."""
     usage_timeout: float = 5.0
     """Wait for the usage chunk after the backend's finish reason."""
     queue_timeout: float = 60.0
@@ -38,7 +40,11 @@ class StreamSettings:
     drain_timeout: float = 25.0
     """Time that running answers get after the server was asked to stop. gunicorn and Kubernetes kill after 30 s."""
     close_timeout: float = 0.5
-    """Closing the backend's connection when a transaction ends early (gunicorn gives a request 3 s after a disconnect)."""
+    """Closing the backend's connection when a transaction ends early (gunicorn gives a request 3 s after a disconnect), and what
+    somebody else's code (a hook, an authenticator, a recorder) has to end once it was cancelled, before it is given up."""
+    loop_block_warning: float = 0.5
+    """A block of the event loop from which on the log names who blocks it. Time in which the loop stood still counts for none of
+    the limits here."""
     ping_interval: float = 10.0
     """Longest silence towards the client. Load balancers cut at 60 s, Claude Code loses patience at about 15 s."""
     commit_after: float = 10.0
@@ -51,6 +57,8 @@ class StreamSettings:
     """Content of one whole answer: what a client that does not stream makes us keep."""
     policy_threads: int = 8
     """Threads for hooks marked `@blocking`, for all transactions together."""
+    hook_items: int = 100_000
+    """Chunks, texts or blocks that one call of a hook may return: a generator need not have an end."""
     resamples: int = 8
     """Answers of one transaction that policies may have dropped (`Resample`, `Defer`), all policies together."""
     openai_ping: Literal["comment", "chunk", "off"] = "comment"

@@ -7,7 +7,7 @@ from typing import Any
 
 from luthien_asgi.blocks import BlockKind
 from luthien_asgi.chunk_edits import detached
-from luthien_asgi.chunks import Chunk, read_part
+from luthien_asgi.chunks import Chunk, Part, read_part
 from luthien_asgi.context import StreamContext
 from luthien_asgi.errors import ApiError, PolicyError
 from luthien_asgi.hooks import keepalive
@@ -17,7 +17,7 @@ from luthien_asgi.pipeline import Step
 from luthien_asgi.plans import Hook, PolicyPlan
 from luthien_asgi.terms import Terms
 
-__all__ = ["StepHooks", "checked_chunks"]
+__all__ = ["StepHooks", "part_of"]
 
 
 class StepHooks:
@@ -66,7 +66,7 @@ class StepHooks:
         if plan.on_stream_complete is None:
             return ""
         try:
-            return _text_of(plan, await self.call(plan, plan.on_stream_complete, ctx))
+            return self._text_of(plan, plan.on_stream_complete, await self.call(plan, plan.on_stream_complete, ctx))
         except PolicyError as error:
             self.require_tolerance(plan, plan.on_stream_complete, None, error)
             return ""
@@ -79,6 +79,34 @@ class StepHooks:
         if lane is not None:
             lane.unchecked.add(id(plan))
 
+    def _text_of(self, plan: PolicyPlan, hook: Hook, words: Iterable[Chunk] | None) -> str:
+        parts = [part_of(plan, chunk) for chunk in self.chunks(plan, hook, words)] if words is not None else []
+        if any(part.kind is not BlockKind.TEXT for part in parts):
+            msg = f"The policy {plan.name} may only add text at the end of an answer."
+            raise PolicyError(msg)
+        return "".join([part.text for part in parts])
+
+    def chunks(self, plan: PolicyPlan, hook: Hook, chunks: Iterable[Chunk]) -> list[Chunk]:
+        """Return what a hook returned, or raise `PolicyError` when that is not chunks, or more than there may be."""
+        if isinstance(chunks, list | tuple) and len(chunks) <= self._terms.hooks.items:
+            checked = list(chunks)
+        elif isinstance(chunks, str | bytes | dict) or not isinstance(chunks, Iterable):
+            msg = f"The policy {plan.name} returned {type(chunks).__name__}, not chunks."
+            raise PolicyError(msg)
+        else:
+            checked = self._drawn(plan, hook, chunks)
+        for chunk in checked:
+            if not hasattr(chunk, "choices"):
+                msg = f"The policy {plan.name} returned {type(chunk).__name__} where a chunk is expected."
+                raise PolicyError(msg)
+        return checked
+
+    def _drawn(self, plan: PolicyPlan, hook: Hook, chunks: Iterable[Chunk]) -> list[Chunk]:
+        try:
+            return self._terms.hooks.drawn(plan, hook, chunks)
+        except ApiError as error:
+            raise _as_policy_error(error) from error
+
     def note_change(self, plan: PolicyPlan, lane: Lane) -> None:
         """Record that a policy rewrote a block as it flowed."""
         self._judge.note_change(plan, lane.block.block())
@@ -90,22 +118,14 @@ def _as_policy_error(error: ApiError) -> PolicyError:
     return PolicyError(error.message, status=error.status, type=error.type, code=error.code)
 
 
-def _text_of(plan: PolicyPlan, words: Iterable[Chunk] | None) -> str:
-    chunks = checked_chunks(plan, words) if words is not None else []
-    if any(read_part(chunk).kind is not BlockKind.TEXT for chunk in chunks):
-        msg = f"The policy {plan.name} may only add text at the end of an answer."
+def part_of(plan: PolicyPlan, chunk: Chunk) -> Part:
+    """Return what a chunk says. Raises `PolicyError` for one that is a chunk by its looks only."""
+    try:
+        part = read_part(chunk)
+    except Exception as error:
+        msg = f"The policy {plan.name} returned a chunk that cannot be read."
+        raise PolicyError(msg) from error
+    if not isinstance(part.text, str):
+        msg = f"The policy {plan.name} returned a chunk whose text is {type(part.text).__name__}."
         raise PolicyError(msg)
-    return "".join(read_part(chunk).text for chunk in chunks)
-
-
-def checked_chunks(plan: PolicyPlan, chunks: Iterable[Chunk]) -> list[Chunk]:
-    """Return what a hook returned, or raise `PolicyError` when that is not chunks."""
-    if isinstance(chunks, str | bytes | dict) or not isinstance(chunks, Iterable):
-        msg = f"The policy {plan.name} returned {type(chunks).__name__}, not chunks."
-        raise PolicyError(msg)
-    checked = list(chunks)
-    for chunk in checked:
-        if not hasattr(chunk, "choices"):
-            msg = f"The policy {plan.name} returned {type(chunk).__name__} where a chunk is expected."
-            raise PolicyError(msg)
-    return checked
+    return part

@@ -26,9 +26,12 @@ from luthien_asgi.telemetry_names import (
     CONTENT,
     ENDING,
     ERROR_TYPE,
+    HOOK_DIMENSIONS,
     INPUT_TOKENS,
+    LOOP_BLOCK,
     OPERATION,
     OUTPUT_TOKENS,
+    POLICY_ABANDONED,
     POLICY_ACTION,
     SECONDS,
     TOKENS,
@@ -183,6 +186,12 @@ class _Instruments:
         self.actions = meter.create_counter(
             "luthien.policy.actions", unit="{action}", description="Verdicts, and what was enforced."
         )
+        self.abandoned = meter.create_counter(
+            POLICY_ABANDONED, unit="{hook}", description="Hooks that did not end when they were cancelled, and were given up."
+        )
+        self.blocks = meter.create_counter(
+            "luthien.loop.blocks", unit="{block}", description="Standstills of the event loop, by the hook that blocked it."
+        )
         self.terminations = meter.create_counter(
             "luthien.stream.terminations", unit="{transaction}", description="Transactions, by how they ended."
         )
@@ -212,6 +221,10 @@ class _Observability:
         self._span.add_event(name, cleaned)
         if name == POLICY_ACTION:
             self._metrics.actions.add(1, _picked(cleaned, ACTION_DIMENSIONS))
+        elif name == POLICY_ABANDONED:
+            self._metrics.abandoned.add(1, _picked(cleaned, HOOK_DIMENSIONS))
+        elif name == LOOP_BLOCK:
+            self._metrics.blocks.add(1, _picked(cleaned, HOOK_DIMENSIONS))
 
     def end(self, ending: str, *, error: str | None = None) -> None:
         if self._ended:

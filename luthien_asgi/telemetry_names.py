@@ -19,6 +19,10 @@ TRANSACTION_ID: Final = "luthien.transaction.id"
 ENDING: Final = "luthien.ending"
 POLICY_ACTION: Final = "luthien.policy.action"
 """The event of one verdict; each also counts in `luthien.policy.actions`."""
+POLICY_ABANDONED: Final = "luthien.policy.abandoned"
+"""The event of a hook that was given up, because it did not end when it was cancelled; each counts under the same name."""
+LOOP_BLOCK: Final = "luthien.loop.block"
+"""The event of a standstill of the event loop; each also counts in `luthien.loop.blocks`."""
 OPERATION: Final = "gen_ai.operation.name"
 ERROR_TYPE: Final = "error.type"
 INPUT_TOKENS: Final = "gen_ai.usage.input_tokens"
@@ -33,6 +37,7 @@ ACTION_DIMENSIONS: Final = (
     "luthien.policy.mode",
     "luthien.block.type",
 )
+HOOK_DIMENSIONS: Final = ("luthien.policy.name", "luthien.policy.hook")
 CONTENT: Final = frozenset(
     {"messages", "message", "content", "text", "arguments", "prompt", "completion", "system_instructions", "definitions"}
     | {"reason", "body", "request", "headers", "authorization", "api_key", "credential", "stop_sequences", "stacktrace"}

@@ -3,15 +3,22 @@
 Strategy: a stream waits once for each of its chunks, and `asyncio.timeout` sets up and takes down a timer with each wait, which
 costs more than the wait. Here the timer stays. When it fires it looks whether the wait that it was set for is over; then it is
 set for the one that is going on, or left off until there is another.
+
+Time in which the loop stood still does not count (`loop_clock`), and a timer that is late waits for a few turns of the loop, in
+which what came meanwhile is read: somebody who only could not read what is there has not waited too long.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Self
 
-__all__ = ["WaitLimit", "WaitTimeout"]
+from luthien_asgi.loop_clock import LATE, TURNS, LoopClock
+
+__all__ = ["WaitLimit", "WaitTimeout", "limited"]
 
 
 class WaitTimeout(TimeoutError):
@@ -25,14 +32,15 @@ class WaitLimit:
     an event loop runs.
     """
 
-    __slots__ = ("_cancelling", "_due", "_expired", "_loop", "_task", "_timer", "_waits", "_when")
+    __slots__ = ("_cancelling", "_clock", "_due", "_expired", "_loop", "_task", "_timer", "_waits", "_when")
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
+        self._clock = LoopClock.of(self._loop)
         self._task: asyncio.Task[object] | None = None
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer: asyncio.Handle | None = None
         self._when = 0.0
-        """When the timer fires."""
+        """When the timer fires, in the clock's time."""
         self._due = 0.0
         self._cancelling = 0
         self._waits = False
@@ -40,11 +48,19 @@ class WaitLimit:
 
     def of(self, seconds: float) -> Self:
         """Bound the wait that begins now."""
-        self._due = self._loop.time() + seconds
+        self._due = self._loop.time() - self._clock.lost + seconds
         if self._timer is None:
             self._set()
         elif self._due < self._when:
             self._timer.cancel()
+            self._set()
+        return self
+
+    def of_all(self, seconds: float) -> Self:
+        """Bound this wait and those after it, all together: `seconds` from the first one on."""
+        if not self._due:
+            self.of(seconds)
+        elif self._timer is None:
             self._set()
         return self
 
@@ -63,7 +79,7 @@ class WaitLimit:
         self._expired = False
         assert self._task is not None  # noqa: S101 - it was cancelled by the timer
         if self._task.uncancel() <= self._cancelling and kind is asyncio.CancelledError:
-            raise WaitTimeout from error
+            raise WaitTimeout(self) from error
 
     def close(self) -> None:
         """Take the timer down; there will be no other wait."""
@@ -74,14 +90,39 @@ class WaitLimit:
 
     def _set(self) -> None:
         self._when = self._due
-        self._timer = self._loop.call_at(self._due, self._fire)
+        self._timer = self._loop.call_at(self._due + self._clock.lost, self._fire)
 
-    def _fire(self) -> None:
+    def _fire(self, turns: int = 0) -> None:
         self._timer = None
         if not self._waits:
             return
-        if self._loop.time() < self._due:
+        late = self._clock.time(self._loop) - self._due
+        if late < 0:
             self._set()
-        elif self._task is not None:
+        elif turns or late > LATE:
+            self._look_again(turns or TURNS)
+        else:
+            self._expire()
+
+    def _look_again(self, turns: int) -> None:
+        if turns == 1:
+            self._expire()
+        else:
+            self._when = self._due
+            self._timer = self._loop.call_soon(self._fire, turns - 1)
+
+    def _expire(self) -> None:
+        if self._task is not None:
             self._expired = True
             self._task.cancel()
+
+
+@contextmanager
+def limited(seconds: float) -> Iterator[WaitLimit]:
+    """Bound what is waited for in a `with` statement. Raises `WaitTimeout`, with the limit as its argument."""
+    limit = WaitLimit()
+    try:
+        with limit.of(seconds):
+            yield limit
+    finally:
+        limit.close()
