@@ -19,7 +19,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from time import monotonic
+from time import monotonic, process_time
 from types import CodeType, FrameType
 from typing import Final
 
@@ -156,6 +156,7 @@ class Watchdog:
         pause = min(_LOOKS, self._warn_after / 2)
         idle_since = monotonic()
         while True:
+            slept, worked = monotonic(), process_time()
             with self._changed:
                 self._changed.wait(pause)
                 if self._under_way:
@@ -163,15 +164,19 @@ class Watchdog:
                 if self._closed or monotonic() - idle_since > _LINGER:
                     self._thread = None
                     return
-            self._look()
+            late = monotonic() - slept - pause
+            self._look(was_stopped=late > self._warn_after / 2 and process_time() - worked < late / 2)
 
-    def _look(self) -> None:
+    def _look(self, *, was_stopped: bool) -> None:
         clock = self._clock
         if clock is None or not self._under_way:
             return
         began = clock.beat_at
         seconds = monotonic() - began
         if seconds < self._warn_after or (self._seen is not None and self._seen[0] == began):
+            return
+        if was_stopped:  # this thread was late too, and nobody has worked: whoever was at work when it happened is not the cause
+            self._seen = (began, _Cause(_NOBODY))
             return
         cause = _cause(sys._current_frames().get(clock.thread), clock.base)  # noqa: SLF001 - documented, and there for this
         if cause is None or clock.beat_at != began:

@@ -12,6 +12,7 @@ from contextlib import suppress
 from itertools import count, repeat
 from typing import Any, ClassVar
 
+import httpx
 import pytest
 
 from luthien_asgi import (
@@ -186,6 +187,36 @@ async def test_a_client_that_leaves_is_let_go_whatever_the_hook_does(hook: str, 
             await response.done()
     assert all(stream.closed.is_set() for stream in case.backend.streams)
     assert (case.end.ending, case.abandoned, case.app._services.drain.running) == ("client_disconnected", 1, 0)
+
+
+@pytest.mark.broken_off
+@pytest.mark.parametrize("hook", ["on_request", "on_chunk_added", "on_block_complete"])
+async def test_a_server_lets_a_client_go_whatever_the_hook_does(hook: str, serve: Any) -> None:
+    """A real disconnect: the record is there within a second, and the server answers the next one."""
+    began, ended = threading.Event(), threading.Event()
+
+    class Notes(MemoryRecorder):
+        async def end(self, end: End) -> None:
+            await super().end(end)
+            ended.set()
+
+    async def hangs(self: Policy, *args: Any) -> None:
+        began.set()
+        await deaf()
+
+    policy = never("deaf", hook)
+    setattr(type(policy), hook, hangs)
+    hangs.__name__ = hook
+    case = Case(policy, settings={"policy_timeout": 60.0, "close_timeout": 0.5}, recorder=Notes())
+    url = serve(case.app, lifespan="off")
+    async with httpx.AsyncClient(base_url=url, timeout=20) as client:
+        asking = asyncio.get_running_loop().create_task(client.post(OPENAI, json=asked(OPENAI)))
+        await until(began.is_set)
+        asking.cancel()
+        left = time.monotonic()
+        await until(ended.is_set)
+        assert time.monotonic() - left < 1
+    assert (case.end.ending, case.abandoned) == ("client_disconnected", 1)
 
 
 async def test_a_judge_of_a_call_that_swallows_its_cancellation_is_given_up() -> None:

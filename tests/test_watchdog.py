@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable
 from typing import Any, ClassVar
 
+import httpx
 import pytest
 
 from luthien_asgi import (
@@ -304,6 +305,46 @@ async def test_what_is_ready_is_read_before_a_limit_passes_that_nobody_measured(
         await asyncio.Event().wait()
 
 
+# --- on a server ---------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/messages"])
+async def test_a_server_names_who_blocks_it_and_loses_no_stream(path: str, serve: Any, caplog: pytest.LogCaptureFixture) -> None:
+    """Those beside it wait for as long, and are not timed out."""
+    policy = OnceForMany()
+    recorder = MemoryRecorder()
+    settings = StreamSettings(loop_block_warning=WARN, stall_timeout=0.3, policy_timeout=0.3, send_timeout=0.3)
+    backend = ScriptedBackend(chunks("Hel", "lo"))
+    url = serve(LuthienMiddleware(nothing_else, backend=backend, policy=policy, recorder=recorder, settings=settings))
+    async with httpx.AsyncClient(base_url=url, timeout=20) as client:
+        answers = await asyncio.gather(*(client.post(path, json=body(max_tokens=9)) for _ in range(20)))
+    assert all(b"[DONE]" in answer.content or b"message_stop" in answer.content for answer in answers)
+    assert [end.ending for end in recorder.ended] == ["completed"] * 20
+    assert "by the policy OnceForMany in on_block_complete" in caplog.text
+
+
+async def nothing_else(scope: Any, receive: Any, send: Any) -> None:
+    """Only the lifespan gets here."""
+    while scope["type"] == "lifespan":
+        kind = (await receive())["type"].removeprefix("lifespan.")
+        await send({"type": f"lifespan.{kind}.complete"})
+        if kind == "shutdown":
+            return
+
+
+class OnceForMany(Blocks):
+    """Blocks once, while others wait for their judge."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    async def on_block_complete(self, block: Block, ctx: StreamContext) -> None:
+        self.asked += 1
+        if self.asked == 5:
+            stand_still()
+        await asyncio.sleep(0)
+
+
 STOPPED = """
 import asyncio, logging, sys
 from luthien_asgi import LuthienMiddleware, MemoryRecorder, StreamSettings
@@ -335,11 +376,12 @@ def test_a_process_that_was_stopped_times_nothing_out() -> None:
     with subprocess.Popen([sys.executable, "-c", STOPPED], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdin is not None
         assert process.stdout is not None
-        assert process.stdout.readline() == "streaming\n"
+        while process.stdout.readline() != "streaming\n":
+            assert process.poll() is None
         process.send_signal(signal.SIGSTOP)
         os.waitid(os.P_PID, process.pid, os.WSTOPPED)
         stand_still(1.0)
         process.send_signal(signal.SIGCONT)
         said, _ = process.communicate("go on\n", timeout=90)
-    assert "completed the event loop was blocked for 1." in said
+    assert "completed the event loop was blocked for " in said
     assert "the process was stopped" in said
