@@ -607,7 +607,7 @@ async def test_an_endless_answer_of_a_hook_ends_in_every_format(path: str, strea
         def on_chunk_added(self, chunk: Any, ctx: StreamContext) -> Any:
             return endless(ctx)
 
-    case = Case(Endless(), settings={"hook_items": 1000})
+    case = Case(Endless(), settings={"hook_items": 1000, "policy_timeout": 60})
     assert failed(await case.answer(path, stream=stream), path, stream=stream, status=500)
 
 
