@@ -20,6 +20,8 @@ _QUIET: Final = 30.0
 _LOOK: Final = 0.25
 _GROWTH: Final = 0.01
 """Of a worker's memory: an allocator's breath is less."""
+_BACK: Final = 1.15
+"""By how much a worker's memory may differ after a load: room for as many streams it had been given before."""
 _FEWEST: Final = 4
 """Looks that make a line with an error."""
 
@@ -82,22 +84,25 @@ def held(before: Iterable[State], after: Sequence[State], peak: Mapping[int, flo
         was = known.of(state)
         more = more_than(state, was)
         memory = f"{was.rss_mb:.1f} before, {peak.get(state.pid, 0):.1f} most, {state.rss_mb:.1f} after"
-        found.append(Verdict(f"worker {state.pid}: RSS, MB", memory))
+        within = state.rss_mb < _BACK * was.rss_mb
+        found.append(Verdict(f"worker {state.pid}: resident memory comes back to what it was, MB", memory, within))
         left = ", ".join(f"{what} +{count}" for what, count in more.items()) or "nothing"
         slots = f"{state.tasks} tasks, {sum(state.files.values())} files, {state.slots} slots taken; left over"
         found.append(Verdict(f"worker {state.pid}: leaves nothing behind", f"{slots}: {left}", not more and not state.slots))
     return found or [Verdict("workers that answer", "none", passed=False)]
 
 
-def growth(pid: int, looks: Sequence[tuple[float, float]], *, over: str) -> Verdict:
+def growth(pid: int, looks: Sequence[tuple[float, float]], *, over: str, binding: bool = True) -> Verdict:
     """Hold a worker's resident memory, in MB, to a line that does not rise, as far as what it breathes lets one tell.
 
-    Passed is what grows by less than a hundredth, or by less than twice the line's own standard error.
+    Passed is what grows by less than a hundredth, or by less than twice the line's own standard error. `binding`: whether there
+    was time enough for that to say anything.
     """
     grown, unsure = _grown(looks)
     seen = ", ".join(f"{memory:.0f}" for _, memory in looks[:: max(1, len(looks) // 12)])
     what = f"worker {pid}: memory over {over} grows by less than {_GROWTH:.0%}, or no more than is sure"
-    return Verdict(what, f"{grown:+.1f} ± {unsure:.1f} MB ({seen})", grown < max(_GROWTH * looks[0][1], unsure))
+    passed = grown < max(_GROWTH * looks[0][1], unsure) if binding else None
+    return Verdict(what, f"{grown:+.1f} ± {unsure:.1f} MB ({seen})", passed)
 
 
 def kept(pid: int, looks: Sequence[tuple[float, float]]) -> Verdict:

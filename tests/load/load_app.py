@@ -40,7 +40,7 @@ async def _tell(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
 
 def _state() -> dict[str, Any]:
     slots = gateway._app._middleware.slots
-    taken = slots.taken + slots.of("load")
+    taken = max(slots.taken, slots.of("load"))
     return {
         "slots": taken,
         "tasks": len(asyncio.all_tasks()),

@@ -27,6 +27,7 @@ _ROUNDS: Final = 8
 _WARM_ROUNDS: Final = 3
 _KILL_EVERY: Final = 5.0
 _WARM: Final = Shape(20, 0)
+_WARM_CROWD: Final = Shape(5, 1.0)
 _FIRST_WARM: Final = 90_000_000
 """Numbers of the streams that only warm a server up."""
 
@@ -98,9 +99,12 @@ async def opened(order: Order, patience: Patience) -> AsyncIterator[Load]:
 
 
 async def _warm_up(order: Order, clients: Clients) -> None:
+    """Have all that a first request makes, and the room that so many streams at a time take."""
     warm = Ledger()
-    planned = plans(seed=order.seed, shape=_WARM, faults=0, first=_FIRST_WARM, count=100 * order.workers)
-    await drive(clients, planned, at_once=20, ramp=1, done=warm.take)
+    few = plans(seed=order.seed, shape=_WARM, faults=0, first=_FIRST_WARM, count=100 * order.workers)
+    await drive(clients, few, at_once=20, ramp=1, done=warm.take)
+    many = plans(seed=order.seed, shape=_WARM_CROWD, faults=0, first=2 * _FIRST_WARM // 3, count=order.at_once)
+    await drive(clients, many, at_once=order.at_once, ramp=3, done=warm.take)
     if warm.wrong:
         msg = f"the server cannot be warmed up: {warm.samples}"
         raise RuntimeError(msg)

@@ -45,10 +45,12 @@ class _Kind:
 
 
 _KINDS: Final[Mapping[str, _Kind]] = {
+    "slice": _Kind(crowd, _GUNICORN, 100, 100, 0.33, Shape(8, 1.0)),
     "crowd": _Kind(crowd, _GUNICORN, 1000, 1000, 0.1, Shape(45, 1.0), Patience()),
     "rounds": _Kind(rounds, "uvicorn", 2000, 200, 0.25, Shape(10, 0.2)),
     "kills": _Kind(kills, _GUNICORN, 2000, 200, 0.25, Shape(16, 0.25)),
 }
+_ALL: Final = ("crowd", "rounds", "kills")
 
 
 def raise_limit() -> None:
@@ -96,7 +98,7 @@ def _run(name: str, arguments: argparse.Namespace, console: Console) -> bool:
 def main() -> int:
     """Run the loads that are asked for."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("loads", nargs="*", choices=[*_KINDS, []], help="which; all of them when none is named")
+    parser.add_argument("loads", nargs="*", choices=[*_KINDS, []], help="which; without any crowd, rounds and kills")
     parser.add_argument("--server", choices=list(SERVERS))
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--streams", type=int)
@@ -107,7 +109,7 @@ def main() -> int:
     arguments = parser.parse_args()
     raise_limit()
     console = Console(width=None if sys.stdout.isatty() else 160)
-    passed = [_run(name, arguments, console) for name in arguments.loads or _KINDS]
+    passed = [_run(name, arguments, console) for name in arguments.loads or _ALL]
     return 0 if all(passed) else 1
 
 

@@ -45,6 +45,9 @@ settings:
   commit_after: 60
   drain_timeout: 5
 """
+_GIVES_BACK: Final = {"MALLOC_MMAP_THRESHOLD_": "131072", "MALLOC_TRIM_THRESHOLD_": "131072"}
+"""Of glibc's allocator: what is free goes back to the system. It would learn from large answers to keep it, and a worker's memory
+would tell how large the largest were, and not what is held."""
 _START: Final = 120.0
 _ASKED: Final = 20.0
 """Seconds for a worker's answer about itself: it comes from its event loop, which may be busy."""
@@ -123,6 +126,7 @@ def running(kind: str, *, provider: int, folder: Path, patience: Patience, worke
     command = [sys.executable, *(part.format(port=port) for part in SERVERS[kind])]
     paths = os.pathsep.join(filter(None, [str(_HERE), os.environ.get("PYTHONPATH", "")]))
     more = {
+        **_GIVES_BACK,
         "LUTHIEN_CONFIG": str(config),
         "LUTHIEN_LOAD": str(folder),
         "WEB_CONCURRENCY": str(workers),
