@@ -26,7 +26,7 @@ from luthien_asgi.backend.arguments import allow_unlisted, minimal_arguments, op
 from luthien_asgi.backend.attempt import Call, Engine, Plan
 from luthien_asgi.backend.bridge import NOTE, takes_bridge, with_bridge
 from luthien_asgi.backend.capture import raw_response
-from luthien_asgi.backend.foreign import check_foreign
+from luthien_asgi.backend.foreign import check_files, check_foreign
 from luthien_asgi.backend.model_table import (
     check_chat,
     check_provider,
@@ -91,6 +91,7 @@ def _plan_openai(engine: Engine, deployment: Deployment, call: BackendCall, cred
         rewrite = openai_rewrite(own_fields(params, converted=foreign)) if way.name != "extra_body" else None
         return Plan(deployment=deployment, arguments=arguments, rewrite=rewrite, ignored=ignored)
     arguments = openai_arguments(deployment, params, credential=credential, stream=True, timeout=timeout)
+    check_files(params)
     if deployment.provider in known.OTHER_WIRES:
         check_foreign(params)
     else:

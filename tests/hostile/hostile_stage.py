@@ -120,10 +120,10 @@ def entry(name: str, model: str, url: str) -> dict[str, Any]:
     return {"model_name": name, "litellm_params": {"model": model, "api_base": base, "api_key": KEY, **own}}
 
 
-def gateway(url: str, kinds: Mapping[str, str] = KINDS, **options: Any) -> LuthienMiddleware:
-    """Return a gateway for one provider in all its kinds."""
-    backend = LiteLLMBackend(model_list=[entry(name, model, url) for name, model in kinds.items()])
-    return LuthienMiddleware(nothing, backend=backend, auth=None, **options)
+def gateway(url: str, models: Sequence[Mapping[str, Any]] | None = None, **options: Any) -> LuthienMiddleware:
+    """Return a gateway for one provider in all its kinds, or for the models of a list."""
+    listed = models if models is not None else [entry(name, model, url) for name, model in KINDS.items()]
+    return LuthienMiddleware(nothing, backend=LiteLLMBackend(model_list=listed), auth=None, **options)
 
 
 async def nothing(scope: Any, receive: Any, send: Any) -> None:
