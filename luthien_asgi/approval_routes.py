@@ -7,6 +7,7 @@ printable (control characters, marks that turn the direction of writing) stands 
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -21,7 +22,7 @@ from luthien_asgi.disconnect import ClientConnection, ClientGoneError
 from luthien_asgi.errors import ApiError, RequestError
 from luthien_asgi.responses import Send, send_content
 
-__all__ = ["OperatorRequest"]
+__all__ = ["OperatorRequest", "printable"]
 
 BODY_BYTES: Final = 16 * 1024
 """A decision and its reason, each character of which may be escaped."""
@@ -87,7 +88,7 @@ class OperatorRequest:
         await self._send(error.status, body, error.headers)
 
     async def _send(self, status: int, body: object, headers: Mapping[str, str] = {}) -> None:
-        await send_content(self.send, status, _printable(body), {**headers, "cache-control": "no-store"})
+        await send_content(self.send, status, printable(body), {**headers, "cache-control": "no-store"})
 
 
 def _decision(content: bytes, *, by: str) -> Decision:
@@ -133,11 +134,14 @@ def _taken(outcome: Outcome) -> Decision:
     raise ApiError(msg, status=404)
 
 
-def _printable(value: object) -> bytes:
+def printable(value: object) -> bytes:
     """Write JSON over several lines, in which nothing but printable characters stands."""
-    text = msgspec.json.encode(value).decode()
-    escapes = {ord(character): _escape(character) for character in set(text) if not character.isprintable()}
-    return msgspec.json.format(text.translate(escapes), indent=2).encode() + b"\n"
+    try:
+        text = msgspec.json.format(msgspec.json.encode(value).decode(), indent=2)
+    except (UnicodeEncodeError, msgspec.MsgspecError):  # half an emoji
+        text = json.dumps(value, indent=2)
+    escapes = {ord(character): _escape(character) for character in set(text) if not character.isprintable() and character != "\n"}
+    return text.translate(escapes).encode() + b"\n"
 
 
 def _escape(character: str) -> str:

@@ -30,6 +30,7 @@ from luthien_asgi.config_policies import read_policies
 from luthien_asgi.config_schema import Section
 from luthien_asgi.errors import ConfigError
 from luthien_asgi.middleware import Paths
+from luthien_asgi.record_routes import RecordFinder
 from luthien_asgi.recorder import NullRecorder, TransactionRecorder
 from luthien_asgi.settings import Limits, StreamSettings
 from luthien_asgi.yaml_lines import Document, read
@@ -123,17 +124,23 @@ def _config(top: Section) -> Config | None:
     approvals = read_approvals(given["approvals"], clients=auth, operators=operators)
     if models:
         policies.check_needs(LiteLLMBackend(model_list=models), has_desk=given["approvals"].value is not None)
+    recorder = _recorder(given["record"], policies.policy)
     return Config(
         file=top.document.file,
         model_list=models,
         policy=policies.policy,
-        recorder=_recorder(given["record"], policies.policy),
+        recorder=recorder,
         auth=auth,
         operators=operators,
         approvals=approvals,
         settings=given["settings"].dataclass(StreamSettings),
         limits=given["limits"].dataclass(Limits),
-        paths=_paths(given["paths"], given["approvals"], operators=approvals is not None and approvals.auth is not None),
+        paths=_paths(
+            given["paths"],
+            given["approvals"],
+            operators=approvals is not None and approvals.auth is not None,
+            no_records=_no_records(recorder, has_operators=operators is not None),
+        ),
         host=host,
         port=port,
         warnings=tuple(_ignored(sections[name]) for name in _LITELLM_SECTIONS if name in sections),
@@ -223,7 +230,14 @@ def _keys(section: Section) -> Section | None:
     return keys
 
 
-def _paths(section: Section, approvals: Section, *, operators: bool) -> Paths:
+def _no_records(recorder: TransactionRecorder, *, has_operators: bool) -> str:
+    """Return why nobody could look at records, or an empty text."""
+    if not has_operators:
+        return "nobody could look there: write operators: {keys: {alice: os.environ/ALICES_KEY}}"
+    return "" if isinstance(recorder, RecordFinder) else "there is no record to look at: write record: {config: {path: …}}"
+
+
+def _paths(section: Section, approvals: Section, *, operators: bool, no_records: str) -> Paths:
     default = replace(_DEFAULT_PATHS, approvals=_APPROVALS if operators else None)
     given = section.keys([each.name for each in fields(Paths)])
     for path in given.values():
@@ -234,6 +248,8 @@ def _paths(section: Section, approvals: Section, *, operators: bool) -> Paths:
     unsaid = approvals.value is None or not (section.document.problems or section.document.unresolved)
     if "approvals" in given and given["approvals"].value is not None and not operators and unsaid:
         given["approvals"].problem("nobody could answer there: write approvals: {keys: {alice: os.environ/ALICES_KEY}}")
+    if "records" in given and given["records"].value is not None and unsaid and (reason := no_records):
+        given["records"].problem(reason)
     paths = replace(default, **{name: path.value for name, path in given.items()})
     try:
         paths.routes()

@@ -53,12 +53,16 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Final, Literal, get_args
+from typing import Any, Final, Literal, get_args
 
+from luthien_asgi.errors import ApiError
 from luthien_asgi.jsonl_journal import Journal, Rotation
 from luthien_asgi.jsonl_lines import Content, Lines, Mask
 from luthien_asgi.jsonl_reading import read_transactions
+from luthien_asgi.jsonl_search import SearchError, search
 from luthien_asgi.jsonl_settling import settle_others
 from luthien_asgi.jsonl_writer import RecorderError, Writer
 from luthien_asgi.logs import logger_of
@@ -100,6 +104,7 @@ class JsonlRecorder:
         self.durable: Final = durability == "strict"
         """Whether a begin and an end are on the disk when `begin` and `end` return."""
         self._writer: Writer | None = None
+        self._searches: ThreadPoolExecutor | None = None
 
     @property
     def path(self) -> Path | None:
@@ -180,8 +185,28 @@ class JsonlRecorder:
         else:
             writer.raise_if_failing()
 
+    async def find(self, transaction_id: str) -> Mapping[str, Any] | None:
+        """Return a transaction as `{"id", "begin", "end"}`, of this worker or another; None where there is none.
+
+        Searches run one after the other in a thread of their own, and look through a gigabyte at most, the youngest first. Raises
+        `ApiError` where it is not among that, or cannot be read.
+        """
+        if self._searches is None:
+            self._searches = ThreadPoolExecutor(max_workers=1, thread_name_prefix="luthien-jsonl-search")
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._searches, search, self._asked, transaction_id)
+        except SearchError as error:
+            raise ApiError(str(error), status=404) from None
+        except OSError as error:
+            _log.error("the record %s could not be searched: %s", self._asked, error)
+            msg = "The record cannot be read."
+            raise ApiError(msg, status=503) from None
+
     async def aclose(self) -> None:
         """Write what is in memory and close the file. The log says how much could not be written. Twice is once."""
+        searches, self._searches = self._searches, None
+        if searches is not None:
+            searches.shutdown(wait=False, cancel_futures=True)
         writer, self._writer = self._writer, None
         if writer is None:
             return

@@ -21,6 +21,7 @@ from luthien_asgi.hooks import HookCaller
 from luthien_asgi.logs import logger_of
 from luthien_asgi.needs import check_needs
 from luthien_asgi.pipeline import Pipeline
+from luthien_asgi.record_routes import RecordFinder, RecordRequest
 from luthien_asgi.recorder import NullRecorder, TransactionRecorder
 from luthien_asgi.resources import Resources
 from luthien_asgi.responses import send_error, send_json
@@ -44,7 +45,9 @@ Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
-_Route = Literal["chat", "messages", "responses", "count_tokens", "models", "model", "approvals", "approval", "health"]
+_Route = Literal["chat", "messages", "responses", "count_tokens", "models", "model", "approvals", "approval", "records", "health"]
+_OPERATORS: Final = frozenset[_Route]({"approvals", "approval", "records"})
+"""Routes that are not among the streams: these may all wait for an operator."""
 
 
 class _Unset:
@@ -78,6 +81,8 @@ class Paths:
     """`GET /v1/models`, and `GET /v1/models/{model}` below it, is opted into: an app may have models of its own to show."""
     approvals: str | None = None
     """`GET /luthien/approvals`, and `POST /luthien/approvals/{id}` below it: for operators, with `approvals=`."""
+    records: str | None = None
+    """`GET /luthien/records/{id}`: the record of one transaction, for operators, with `operators=`."""
     health: str | None = None
 
     def routes(self) -> dict[tuple[str, str], _Route]:
@@ -89,6 +94,7 @@ class Paths:
             ("count_tokens", "POST", self.count_tokens),
             ("models", "GET", self.models),
             ("approvals", "GET", self.approvals),
+            ("records", "GET", self.records),
             ("health", "GET", self.health),
         )
         routes: dict[tuple[str, str], _Route] = {}
@@ -152,8 +158,10 @@ class LuthienMiddleware:
             pipeline, checked_auth = Pipeline.of(policy), _checked_auth(auth, backend)
             _check_approvals(approvals, paths, checked_auth)
             check_apart(operators, checked_auth)
+            _check_records(recorder, paths, operators)
             check_needs(pipeline, backend, has_desk=approvals is not None)
         self._approvals = f"{paths.approvals}/" if paths.approvals is not None else None
+        self._records = f"{paths.records}/" if paths.records is not None else None
         self._models = f"{paths.models}/" if paths.models is not None else None
         self._backend = WarmBackend(backend, settings)
         self._services = Services(
@@ -207,6 +215,8 @@ class LuthienMiddleware:
             return "model"
         if route is None and method == "POST" and _below(self._approvals, path):
             return "approval"
+        if route is None and method == "GET" and _below(self._records, path):
+            return "records"
         return route
 
     def _model_in(self, path: str) -> str:
@@ -265,15 +275,15 @@ class LuthienMiddleware:
         drain = self._services.drain
         if route == "health":
             await self._health(send)
-        elif drain.begun and route not in {"approvals", "approval"}:
+        elif drain.begun and route not in _OPERATORS:
             await self._fail(exchange, ShutdownError("The server is about to stop; try again."))
         else:
             with drain:
                 await self._admit(route, exchange)
 
     async def _admit(self, route: _Route, exchange: Exchange) -> None:
-        if route in {"approvals", "approval"}:
-            await self._run(route, exchange)  # not among the streams: these may all wait for it
+        if route in _OPERATORS:
+            await self._run(route, exchange)
         else:
             with self._services.slots.one(self._services.limits.streams) as has_place:
                 await (self._run(route, exchange) if has_place else self._refuse(exchange))
@@ -318,6 +328,8 @@ class LuthienMiddleware:
             await exchange.count()
         elif route in {"approvals", "approval"}:
             await self._operate(exchange)
+        elif route == "records":
+            await self._show(exchange)
         else:
             await exchange.answer()
 
@@ -338,6 +350,19 @@ class LuthienMiddleware:
         except ShutdownError as error:
             if not exchange.begun:
                 await self._fail(exchange, error)
+
+    async def _show(self, exchange: Exchange) -> None:
+        services = self._services
+        assert services.operators is not None  # noqa: S101 - without them there is no such route
+        assert isinstance(services.recorder, RecordFinder)  # noqa: S101
+        request = RecordRequest(
+            finder=services.recorder,
+            auth=services.operators,
+            headers=exchange.headers,
+            send=exchange.send,
+            timeout=services.settings.record_timeout,
+        )
+        await request.answer(_below(self._records, _route_path(exchange.scope)))
 
     async def _refuse(self, exchange: Exchange) -> None:
         msg = f"{self._services.limits.streams} answers are under way already (streams); try again."
@@ -372,6 +397,16 @@ def _check_approvals(approvals: Approvals | None, paths: Paths, auth: Auth | Non
         raise ConfigError(msg)
     if approvals is not None:
         check_apart(approvals.auth, auth)
+
+
+def _check_records(recorder: TransactionRecorder | None, paths: Paths, operators: Auth | None) -> None:
+    """Raise `ConfigError` where the route to records has nobody who may ask, or nothing to show."""
+    if paths.records is not None and operators is None:
+        msg = f"{paths.records} is for operators: give operators=KeyAuth(...), with keys that no client has"
+        raise ConfigError(msg)
+    if paths.records is not None and not isinstance(recorder, RecordFinder):
+        msg = f"{paths.records} needs a recorder that can find a transaction: JsonlRecorder(...), or one with find()"
+        raise ConfigError(msg)
 
 
 def _below(prefix: str | None, path: str) -> str:

@@ -25,7 +25,7 @@ from guided_target import Target
 from starlette.datastructures import Headers
 
 from luthien_asgi import Approvals, jsontext
-from luthien_asgi.approval_routes import _decision, _printable
+from luthien_asgi.approval_routes import _decision, printable
 from luthien_asgi.approvals import _bounded, _encode
 from luthien_asgi.auth import KeyAuth, LoopbackGuard, credential_of
 from luthien_asgi.backend.recover import error_from_body
@@ -249,7 +249,7 @@ def check_decision(data: bytes) -> None:
         assert error.status == 400
         return
     bounded = _bounded(decision)
-    _printable({"reason": bounded.reason})
+    printable({"reason": bounded.reason})
     assert b"\n" not in _encode(bounded)
 
 
