@@ -33,6 +33,8 @@ class Peak:
         self._server, self._provider = server, provider
         self.memory_mb: dict[int, float] = {}
         self.answering = 0
+        self.late = 0.0
+        """Seconds by which this process itself was late at most: what it measures cannot be better than that."""
 
     async def watch(self) -> None:
         """Look until cancelled."""
@@ -40,7 +42,9 @@ class Peak:
             for pid, memory in self._server.memory_mb().items():
                 self.memory_mb[pid] = max(memory, self.memory_mb.get(pid, 0))
             self.answering = max(self.answering, self._provider.answering)
+            due = monotonic() + _LOOK
             await asyncio.sleep(_LOOK)
+            self.late = max(self.late, monotonic() - due)
 
 
 async def settled(server: Server, provider: Provider, before: Iterable[State] = ()) -> list[State]:

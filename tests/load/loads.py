@@ -71,6 +71,10 @@ class Load:
         """Return what the workers hold when all is over."""
         return await settled(self.server, self.provider, self.before)
 
+    def lateness(self) -> Verdict:
+        """Return how busy the machine was."""
+        return Verdict("provider and clients were late themselves, at most", f"{self.peak.late * 1e3:.0f} ms")
+
     def recorded(self) -> list[Verdict]:
         """Return the verdict on the records of everything so far."""
         found = records.read_records(self.server.records)
@@ -122,6 +126,7 @@ async def crowd(load: Load) -> list[Verdict]:
     return [
         *ledger.streams(),
         Verdict("answers under way at the same time, at most", f"{load.peak.answering}, in {seconds:.0f} s"),
+        load.lateness(),
         Verdict("streams by worker", " + ".join(map(str, by_worker))),
         *ledger.times(load.provider),
         *load.recorded(),
@@ -159,7 +164,7 @@ async def kills(load: Load) -> list[Verdict]:
         await load.run(first=0, streams=load.order.streams, done=load.ledger.take, ramp=1)
         killing.cancel()
     after = await load.settled()
-    return [*load.ledger.streams(), *load.recorded(), *held(load.before, after, load.peak.memory_mb)]
+    return [*load.ledger.streams(), load.lateness(), *load.recorded(), *held(load.before, after, load.peak.memory_mb)]
 
 
 async def _kill(load: Load) -> None:
