@@ -66,6 +66,7 @@ class Load:
     async def drive(self, planned: Iterable[Plan], *, done: Callable[[Outcome], None], ramp: float) -> None:
         """Run streams."""
         await drive(self.clients, planned, at_once=self.order.at_once, ramp=ramp, done=done)
+        await asyncio.to_thread(self.ledger.finish)
 
     async def settled(self) -> list[State]:
         """Return what the workers hold when all is over."""
@@ -109,6 +110,7 @@ async def _warm_up(order: Order, clients: Clients) -> None:
     await drive(clients, few, at_once=20, ramp=1, done=warm.take)
     many = plans(seed=order.seed, shape=_WARM_CROWD, faults=0, first=2 * _FIRST_WARM // 3, count=order.at_once)
     await drive(clients, many, at_once=order.at_once, ramp=3, done=warm.take)
+    warm.finish()
     if warm.wrong:
         msg = f"the server cannot be warmed up: {warm.samples}"
         raise RuntimeError(msg)
