@@ -196,6 +196,9 @@ class Exchange:
 
     async def _body(self) -> bytes:
         """Return the request's body, or raise `ApiError`; one that is announced to be too long is not read."""
+        if (coding := self.headers.get("content-encoding", "identity").strip().lower()) not in {"", "identity"}:
+            msg = f"The request body is compressed ({coding[:50]!r}), which is not read here: send it as it is."
+            raise RequestError(msg, status=415, headers={"accept-encoding": "identity"})
         try:
             async with self.services.drain.limit():
                 with limited(self.services.settings.body_timeout):

@@ -33,6 +33,8 @@ _log: Final = logger_of(__name__)
 _ENVIRONMENT: Final = "os.environ/"
 _OURS: Final = ("passthrough", "stream", "include_usage")
 _ENTRY_KEYS: Final = frozenset({"model_name", "litellm_params", "model_info", *_OURS})
+_ADDRESSES: Final = ("api_base", "base_url")
+_USER: Final = re.compile(r"[^/?#]*//[^/?#]*@")
 _SAFE_MATCH: Final = re.compile(r"(?!.*(?:^|/)\.\.?(?:/|$))[\w.:/@+\-]+", re.ASCII)
 """What a `*` may match: it ends up in URLs."""
 
@@ -169,7 +171,9 @@ def read_deployment(entry: Mapping[str, Any], *, where: str) -> Deployment:
         raise ConfigError(msg)
     _check_params(params, f"{where}.litellm_params")
     _check_stars(name, params["model"], where)
-    return _deployment(name, entry, _resolved(params, f"{where}.litellm_params"), where)
+    resolved = _resolved(params, f"{where}.litellm_params")
+    _check_addresses(resolved, f"{where}.litellm_params")
+    return _deployment(name, entry, resolved, where)
 
 
 def _deployment(name: str, entry: Mapping[str, Any], params: dict[str, Any], where: str) -> Deployment:
@@ -224,6 +228,20 @@ def _check_stars(name: str, model: str, where: str) -> None:
     if model.count("*") > name.count("*"):
         msg = f"{where}: the model {model!r} has more * than the model_name {name!r}"
         raise ConfigError(msg)
+
+
+def _check_addresses(params: Mapping[str, Any], where: str) -> None:
+    """Raise `ConfigError` for an address with a credential in it, which errors would show. The message has none of it."""
+    for key in _ADDRESSES:
+        found = params.get(key)
+        if not isinstance(found, str):
+            continue
+        if _USER.match(found):
+            msg = f"{where}.{key} holds a user or a password: give the key as api_key, or a header in extra_headers"
+            raise ConfigError(msg)
+        if not found.isprintable() or " " in found:
+            msg = f"{where}.{key} holds spaces or control characters"
+            raise ConfigError(msg)
 
 
 def _check_alike(group: Sequence[Deployment]) -> None:
