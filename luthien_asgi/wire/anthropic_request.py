@@ -78,3 +78,4 @@ def _check_tools(body: Mapping[str, Any]) -> None:
         if tool.get("type") in {None, "custom"}:
             required(tool, "name", "text", f"tools[{place}]")
             required(tool, "input_schema", "object", f"tools[{place}]")
+            optional(tool, "description", "text", f"tools[{place}]")

@@ -77,6 +77,7 @@ def test_max_tokens_is_a_whole_number_of_at_least_one(value: Any) -> None:
         (body(messages=[{"role": "tool", "content": "x"}]), "messages[0].role"),
         (body(messages=[{"role": "developer", "content": "x"}]), "messages[0].role"),
         (body(messages=[{"role": "user"}]), "messages[0].content"),
+        (body(tools=[{"name": "f", "input_schema": {}, "description": {}}]), "tools[0].description"),
         (body(messages=[{"role": "user", "content": 3}]), "messages[0].content"),
         (content(3), "messages[0].content[0]"),
         (content([]), "messages[0].content[0]"),
