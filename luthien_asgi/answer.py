@@ -77,6 +77,8 @@ class Answer:
         self.takes_run = self._short_cut.takes_run
         self.put_run = self._short_cut.put_run
         self._judged_ids: set[tuple[int, str]] = set()
+        self._calls: set[tuple[int, int | None, str | None]] = set()
+        """Choice and provider's number of the calls that began, each alone (None) and with the call's id."""
         self._completed = False
 
     @property
@@ -188,8 +190,8 @@ class Answer:
 
     async def _take_part(self, chunk: Chunk, part: Part) -> None:
         step = self._assembler.feed(part)
-        if step.opened and part.kind is BlockKind.TOOL_CALL and (not part.id or (part.choice, part.id) in self._judged_ids):
-            self._require_unfinished(part)
+        if step.opened and part.kind is BlockKind.TOOL_CALL:
+            self._require_new(part)
         for ended in step.ended:
             await self._end_lane(self._lanes[ended], None)
         if step.block is None or self.stopped:
@@ -202,11 +204,17 @@ class Answer:
         if step.closes and not self.stopped:
             await self._end_lane(lane, None)
 
-    def _require_unfinished(self, part: Part) -> None:
-        """Refuse a fragment that would go on with a call which was judged without it."""
-        if self._outlet.choice(part.choice).finish is not None:
+    def _require_new(self, part: Part) -> None:
+        """Refuse a fragment that would go on with a call which was judged without it: a client would put the two together."""
+        is_known = not part.id or (part.choice, part.id) in self._judged_ids
+        if is_known and self._outlet.choice(part.choice).finish is not None:
             msg = "The provider went on with a tool call after its finish reason."
             raise BackendError(msg)
+        number, call = (part.choice, part.source, None), (part.choice, part.source, part.id)
+        if part.phase == "delta" and number in self._calls and (not part.id or call in self._calls):
+            msg = "The provider went on with a tool call after another one had taken its place, or after its end."
+            raise BackendError(msg)
+        self._calls |= {number, call}
 
     def _open_lane(self, block: OpenBlock) -> Lane:
         choice = self._outlet.choice(block.choice)

@@ -162,10 +162,7 @@ class BlockAssembler:
         return Step((*ended, replaced) if replaced is not None else ended, block, opened=True)
 
     def _known_tool(self, part: Part) -> OpenBlock | None:
-        if part.source is None:
-            known = None if part.id else self._last_tool.get(part.choice)
-        else:
-            known = self._tools.get((part.choice, part.source))
+        known = self._last_tool.get(part.choice) if part.source is None else self._tools.get((part.choice, part.source))
         if known is not None and part.id and part.id != known.id:
             return None
         return known
@@ -204,6 +201,8 @@ class BlockAssembler:
                 del table[block.key]
             if self._sequential.get(block.choice) is block:
                 del self._sequential[block.choice]
+            if self._last_tool.get(block.choice) is block:
+                del self._last_tool[block.choice]
         return ended
 
 

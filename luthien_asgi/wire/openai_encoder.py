@@ -68,6 +68,8 @@ class _Choice:
     """The opening delta as the provider wrote it."""
     legacy: bool = False
     """Whether the provider writes its call as `function_call`, as OpenAI did before there were tools."""
+    legacy_named: bool = False
+    """Whether the name of that call has been sent."""
     beside: Beside = field(default_factory=Beside)
 
 
@@ -252,8 +254,10 @@ class OpenAIEncoder:
         choice = self._choice(part.choice)
         own = openai_fields(chunk)
         if own.get("form", NOTHING).get("function_call"):
-            choice.legacy = True
-            call = {"name": part.name, "arguments": part.text} if part.name else {"arguments": part.text}
+            is_named, choice.legacy = choice.legacy_named, True
+            choice.legacy_named = is_named or part.name != ""
+            # Once: a client adds the pieces of a name up, and what was judged is the first.
+            call = {"name": part.name, "arguments": part.text} if part.name and not is_named else {"arguments": part.text}
             return self._delta(choice, _NO_CONTENT, {"function_call": call}, _logprobs(chunk))
         entry = choice.calls.entry(part, own=own) if "call" in own or "body" in own else choice.calls.entry(part)
         return [] if entry is None else self._delta(choice, _NO_CONTENT, {"tool_calls": [entry]}, _logprobs(chunk))

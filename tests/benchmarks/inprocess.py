@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import importlib
 import json
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -131,15 +131,23 @@ async def answered(app: Any, case: Case, reads: list[bytes], begun: Callable[[],
 
     await app.start()
     transport = importlib.import_module("litellm.llms.custom_httpx.aiohttp_transport").LiteLLMAiohttpTransport
-    original = transport.handle_async_request
-    transport.handle_async_request = handle
+    transport.handle_async_request = _handle  # for good: the backend keeps the transport, and what it found there
+    _provider.append(handle)
     try:
         got = await _call(app, case)
     finally:
-        transport.handle_async_request = original
+        _provider.pop()
     sent = b"".join(reads)
     if b"error" in got or got.count(b"word") != sent.count(b"word") or not got.endswith(_ENDS[case.client]):
         raise RuntimeError(f"{case.name}: {got[:1000]!r} … {got[-200:]!r}")
+
+
+_provider: Final[list[Callable[[Any, Any], Awaitable[Any]]]] = []
+"""Who answers now."""
+
+
+async def _handle(transport: Any, request: Any) -> Any:
+    return await _provider[-1](transport, request)
 
 
 async def _idle() -> None:
