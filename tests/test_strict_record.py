@@ -16,14 +16,21 @@ import pytest
 
 from luthien_asgi import (
     Begin,
+    Block,
+    BlockKind,
+    Deny,
     End,
+    Governed,
+    Hold,
     JsonlRecorder,
     LuthienMiddleware,
     MemoryRecorder,
     Paths,
     Policy,
     RequestDenied,
+    StreamContext,
     StreamSettings,
+    Verdict,
     read_transactions,
 )
 from luthien_asgi.errors import BackendError
@@ -448,3 +455,26 @@ async def test_a_disk_that_hangs_gives_one_end(path: Path, disk: Disk, fails: bo
         disk.opened.set()
     assert [(kind, ending) for kind, _, ending in lines(path)] == [("begin", None), ("end", "failed" if fails else "completed")]
     assert [pair["end"]["ending"] for pair in read_transactions(path)] == ["failed" if fails else "completed"]
+
+
+async def test_what_a_policy_in_shadow_says_is_in_the_end() -> None:
+    """The last frame waits for it, because the end does."""
+    said = asyncio.Event()
+
+    class Slow(Policy):
+        handles = {BlockKind.TEXT: Hold()}  # noqa: RUF012 - as policies write it
+
+        async def on_block_complete(self, block: Block, ctx: StreamContext) -> Verdict:
+            await said.wait()
+            return Deny("no")
+
+    recorder = Durable()
+    driver = make(recorder, policy=Governed(Slow(), mode="shadow"))
+    async with driver.request("POST", OPENAI, json=asked(OPENAI)) as response:
+        part = await response.part() or b""
+        assert recorder.asked == []
+        said.set()
+        part += await response.read()
+    assert ENDS[OPENAI] in part
+    (end,) = recorder.ended
+    assert [(verdict.verdict, verdict.mode) for verdict in end.verdicts] == [("deny", "shadow")]
