@@ -25,6 +25,8 @@ from collections.abc import Iterator
 from types import NoneType
 from typing import Any, Final
 
+import msgspec
+
 from luthien_asgi.wire.faults import malformed, provider_error
 from luthien_asgi.wire.own_fields import CHOICE, CHUNK, DELTA, Own, own_fields
 from luthien_asgi.wire.split_parts import NOTHING, TEXT_RIDER, SplitPart, items_of, number, parts_of, text_of
@@ -95,7 +97,7 @@ def _split(data: _Data, choices: object, seen: set[int], extras: bool) -> list[_
     if usage is not None:
         counted = {name: count for name, count in usage.items() if count is not None or name not in _TOKEN_COUNTS}
         own = Own(chunk=top, usage=counted) if extras else Own()
-        chunks.append(_chunk_without_choice(head, own.rider(), usage))
+        chunks.append(_chunk_without_choice(head, own.rider(), _dumpable(usage)))
     elif top:
         chunks.append(_chunk_without_choice(head, Own(chunk=top).rider()))
     return chunks or [{**head, "choices": []}]
@@ -244,6 +246,15 @@ def _usage(data: _Data) -> _Data | None:
     if not counts or not details:
         return None
     return usage | {field: _whole_counts(usage[field]) for field in _TOKEN_DETAILS if usage.get(field)}
+
+
+def _dumpable(usage: _Data) -> _Data:
+    """Return a usage that LiteLLM's object can be dumped with: one with half a character somewhere is its counts alone."""
+    try:
+        msgspec.json.encode(usage)
+    except UnicodeEncodeError:
+        return {name: usage[name] for name in (*_TOKEN_COUNTS, *_CACHE_COUNTS) if name in usage}
+    return usage
 
 
 def _whole_counts(details: _Data) -> _Data:
