@@ -70,7 +70,7 @@ _RESPONSES: Final = responses_request._PARTS
 _AT_LEAST_ONE: Final[Schema] = {"type": ["integer", "null"], "minimum": 1}
 _IMAGE: Final = _part("image_url", "image_url", {"type": ["string", "object"]})
 _CALLED: Final = _object(["name", "arguments"], name=_TEXT, arguments=_TEXT)
-_CALL: Final = _object(["id", "type", "function"], id=_TEXT, type={"const": "function"}, function=_CALLED)
+_CALL: Final = _object(["id", "function"], id=_TEXT, function=_CALLED)
 _OPENAI_TEXT: Final = _content(_OPENAI, _part("text", "text", _TEXT), _part("refusal", "refusal", _TEXT), _IMAGE)
 _OPENAI_MESSAGE: Final[Schema] = {
     "anyOf": [
