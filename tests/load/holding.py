@@ -20,8 +20,8 @@ _QUIET: Final = 30.0
 _LOOK: Final = 0.25
 _GROWTH: Final = 0.01
 """Of a worker's memory: an allocator's breath is less."""
-_BACK: Final = 1.15
-"""By how much a worker's memory may differ after a load: room for as many streams it had been given before."""
+_BACK: Final = 1.25
+"""By how much a worker's memory may differ after a load: it had room for as many streams before, but had met no fault yet."""
 _FEWEST: Final = 4
 """Looks that make a line with an error."""
 
