@@ -93,7 +93,7 @@ async def opened(order: Order, patience: Patience) -> AsyncIterator[Load]:
         folder = Path(name)
         with running(order.server, provider=port, folder=folder, patience=patience, workers=order.workers) as server:
             clients = Clients(server.port, patience)
-            await _warm_up(order, clients)
+            await _warm_up(order, clients, server)
             before = await settled(server, provider)
             peak = Peak(server, provider)
             async with asyncio.TaskGroup() as tasks:
@@ -103,7 +103,7 @@ async def opened(order: Order, patience: Patience) -> AsyncIterator[Load]:
             provider.close()
 
 
-async def _warm_up(order: Order, clients: Clients) -> None:
+async def _warm_up(order: Order, clients: Clients, server: Server) -> None:
     """Have all that a first request makes, and the room that so many streams at a time take."""
     warm = Ledger()
     few = plans(seed=order.seed, shape=_WARM, faults=0, first=_FIRST_WARM, count=100 * order.workers)
@@ -112,7 +112,8 @@ async def _warm_up(order: Order, clients: Clients) -> None:
     await drive(clients, many, at_once=order.at_once, ramp=3, done=warm.take)
     warm.finish()
     if warm.wrong:
-        msg = f"the server cannot be warmed up: {warm.samples}"
+        log = server.child.log.read_text(errors="replace")[-2000:]
+        msg = f"the server cannot be warmed up: {dict(warm.wrong)}, {warm.samples[:3]}\n{log}"
         raise RuntimeError(msg)
 
 
