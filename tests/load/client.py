@@ -71,6 +71,8 @@ class Outcome:
     status: int = 0
     headers: Mapping[str, str] = field(default_factory=dict)
     body: bytes = b""
+    reused: bool = False
+    """Whether its connection had served another stream before."""
     added: list[int] = field(default_factory=list)
     """By delta, in nanoseconds: from the provider's write to the client's read. Not of clients that read late."""
 
@@ -109,12 +111,24 @@ class Clients:
         self._port = port
         self._patience = patience
         self._idle: list[_Connection] = []
+        self.crossed = 0
+        """Requests that were asked again, because the server closed the idle connection that they were sent on."""
 
     async def ask(self, plan: Plan) -> Outcome:
         """Run one stream to its end, whatever that is."""
+        outcome = await self._asked(plan)
+        if outcome.how == "cut" and outcome.reused and not outcome.status:
+            # RFC 9112, 9.3.1: the server may close an idle connection at any time, so what crossed with that is asked again.
+            self.crossed += 1
+            self.close()
+            outcome = await self._asked(plan)
+        return outcome
+
+    async def _asked(self, plan: Plan) -> Outcome:
         outcome = Outcome(plan, asked=monotonic())
         try:
             async with self._connection(plan) as connection:
+                outcome.reused = connection.idle_since > 0
                 async with asyncio.timeout(self._patience.deadline(plan)):
                     await connection.run(outcome, request(plan, self._port), deaf_for=self._patience.send * 3)
         except TimeoutError:

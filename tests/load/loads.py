@@ -74,7 +74,8 @@ class Load:
 
     def lateness(self) -> Verdict:
         """Return how busy the machine was."""
-        return Verdict("provider and clients were late themselves, at most", f"{self.peak.late * 1e3:.0f} ms")
+        late = f"{self.peak.late * 1e3:.0f} ms; {self.clients.crossed} requests"
+        return Verdict("provider and clients were late themselves, at most; asked again on a new connection", late)
 
     def recorded(self) -> list[Verdict]:
         """Return the verdict on the records of everything so far."""
@@ -152,6 +153,7 @@ async def rounds(load: Load) -> list[Verdict]:
                 blocks.setdefault(state.pid, []).append((number * size, state.blocks))
     return [
         *load.ledger.streams(),
+        load.lateness(),
         *load.ledger.times(load.provider),
         *load.recorded(),
         *held(load.before, after, load.peak.memory_mb),
