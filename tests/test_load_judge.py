@@ -113,11 +113,11 @@ def test_a_cut_is_for_streams_of_killed_workers_only(lab: Any, plan: Any) -> Non
     """A connection that broke off, or that was never answered, is wrong unless a kill explains it."""
     judge = lab("judge").complaints
     cut = outcome(lab, plan, right(plan, 2), how="cut")
-    assert judge(cut) == ["cut off"]
-    assert judge(cut, killed={2}, kills=[105.0]) == ["cut off"]
+    assert judge(cut) == ["cut off: after 10.0 s"]
+    assert judge(cut, killed={2}, kills=[105.0]) == ["cut off: after 10.0 s"]
     assert judge(cut, killed={1}, kills=[105.0]) == []
     unanswered = outcome(lab, plan, [], how="cut", status=0, headers={})
-    assert judge(unanswered, killed={1}, kills=[111.0]) == ["unanswered"]
+    assert judge(unanswered, killed={1}, kills=[111.0]) == ["unanswered: after 10.0 s"]
     assert judge(unanswered, killed={1}, kills=[105.0]) == []
     assert judge(outcome(lab, plan, right(plan, 2), how="hung")) == ["hung"]
 

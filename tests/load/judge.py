@@ -45,7 +45,8 @@ def complaints(outcome: Outcome, *, killed: Collection[int] = (), kills: Collect
     if outcome.how == "cut" and plan.fault == "deaf":
         return [*found, *_so_far(outcome)]
     if outcome.how == "cut":
-        return [*found, "unanswered" if not outcome.status else "cut off"]
+        seconds = f"after {outcome.ended - outcome.asked:.1f} s"
+        return [*found, f"unanswered: {seconds}" if not outcome.status else f"cut off: {seconds}"]
     return [*found, *(_so_far(outcome) if outcome.how == "left" else _whole(outcome))]
 
 

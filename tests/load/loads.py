@@ -108,10 +108,10 @@ async def _warm_up(order: Order, clients: Clients, server: Server) -> None:
     """Have all that a first request makes, and the room that so many streams at a time take."""
     warm = Ledger()
     few = plans(seed=order.seed, shape=_WARM, faults=0, first=_FIRST_WARM, count=100 * order.workers)
-    await drive(clients, few, at_once=20, ramp=1, done=warm.take)
+    await drive(clients, few, at_once=20, ramp=1, done=warm.keep)
     many = plans(seed=order.seed, shape=_WARM_CROWD, faults=0, first=2 * _FIRST_WARM // 3, count=order.at_once)
-    await drive(clients, many, at_once=order.at_once, ramp=3, done=warm.take)
-    warm.finish()
+    await drive(clients, many, at_once=order.at_once, ramp=3, done=warm.keep)
+    warm.judge()
     if warm.wrong:
         log = server.child.log.read_text(errors="replace")[-2000:]
         msg = f"the server cannot be warmed up: {dict(warm.wrong)}, {warm.samples[:3]}\n{log}"
