@@ -46,7 +46,15 @@ from luthien_asgi.wire.usage import FINISH_REASON_OF_STOP_REASON, STOP_REASON_OF
 
 ROOT: Final = Path(__file__).parents[1]
 PACKAGE: Final = ROOT / "luthien_asgi"
-DOCUMENTS: Final = ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md", "docs/conversion.md")
+DOCUMENTS: Final = (
+    "README.md",
+    "ARCHITECTURE.md",
+    "CONTRIBUTING.md",
+    "CHANGELOG.md",
+    "SECURITY.md",
+    "docs/conversion.md",
+    "docs/faults.md",
+)
 ARCHITECTURE: Final = ROOT / "ARCHITECTURE.md"
 README: Final = ROOT / "README.md"
 CONVERSION: Final = ROOT / "docs" / "conversion.md"
