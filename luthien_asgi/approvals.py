@@ -148,6 +148,10 @@ class Approvals:
     def __repr__(self) -> str:
         return f"Approvals(auth={self.auth!r}, timeout={self.timeout!r}, directory={self.directory!s}, limit={self._limit!r})"
 
+    def moved(self, directory: Path | None) -> Approvals:
+        """Return a desk like this one, not opened, in another folder."""
+        return Approvals(auth=self.auth, timeout=self.timeout, notify=self._notify, directory=directory, limit=self._limit)
+
     async def start(self) -> None:
         """Open the desk. Twice is once.
 

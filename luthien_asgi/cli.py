@@ -1,4 +1,4 @@
-"""The command line: `demo`, `serve`, `check`, `policies` and `validate`.
+"""The command line: `demo`, `serve`, `reload`, `check`, `policies` and `validate`.
 
 Exit status: 0 for success, 1 for what failed at run time and for a stream with errors, 2 for a wrong command line,
 configuration or file, 130 for Ctrl-C.
@@ -97,6 +97,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_demo(commands.add_parser("demo", help="see a policy at work; nothing to configure, nothing leaves this machine"))
     _add_serve(commands.add_parser("serve", help="run the gateway"))
+    _add_reload(commands.add_parser("reload", help="have the servers of a configuration take its file anew"))
     _add_check(commands.add_parser("check", help="say what is wrong with a configuration; nothing starts"))
     _add_policies(commands.add_parser("policies", help="list the policies that ship, and what each takes"))
     _add_validate(commands.add_parser("validate", help="say what is wrong with a stream that you recorded"))
@@ -119,6 +120,11 @@ def _add_serve(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--host", help="address to listen on (default: the configuration's, or 127.0.0.1)")
     parser.add_argument("--port", type=_port, help="port to listen on (default: the configuration's, or 4000)")
     parser.set_defaults(command=_serve)
+
+
+def _add_reload(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--config", required=True, metavar="FILE", help="the configuration that they were started with")
+    parser.set_defaults(command=_reload)
 
 
 def _add_check(parser: argparse.ArgumentParser) -> None:
@@ -183,12 +189,15 @@ def _serve(arguments: argparse.Namespace) -> int:
 def _run_gateway(config: Config, host: str, port: int, console: Console) -> int:
     from luthien_asgi import server, serving
     from luthien_asgi.errors import ApiError
+    from luthien_asgi.stop_signals import on_hangup
 
     sock = serving.bind(host, port)
-    gateway = server.create_app(config)
+    gateway = server.create_app(config, follow=True)
+    gateway.refuses = lambda new: _refusal(new, host)
 
     async def prepare() -> None:
         await gateway.open()
+        on_hangup(gateway.reload)
         console.print(f"Serving on {serving.url_of(sock)}; loading LiteLLM …", markup=False, highlight=False)
 
     async def warm_up() -> None:
@@ -198,6 +207,7 @@ def _run_gateway(config: Config, host: str, port: int, console: Console) -> int:
             console.print(f"LiteLLM is ready after {time.monotonic() - began:.1f} s", markup=False, highlight=False)
 
     running = serving.server_for(gateway, drain_timeout=config.settings.drain_timeout)
+    gateway.took = lambda new: serving.drains_for(running, new.settings.drain_timeout)
     return serving.run(running, sock, before=prepare, beside=warm_up)
 
 
@@ -225,6 +235,26 @@ def _refusal(config: Config, host: str) -> str:
     return (
         f"{host} can be reached from other machines, and whoever comes would spend the server's keys: add auth: {{keys: [...]}}"
     )
+
+
+def _reload(arguments: argparse.Namespace) -> int:
+    import asyncio
+
+    from luthien_asgi.control import ask_all, folder_of
+
+    answers = asyncio.run(ask_all(arguments.config))
+    for answer in answers:
+        if answer.silent:
+            _complain("a server did not answer")
+        elif answer.problems:
+            _complain(f"process {answer.pid}: refused, {answer.version} stays:\n{answer.problems}")
+        else:
+            _say(f"process {answer.pid}: {answer.version}")
+    if not answers:
+        _complain(f"luthien-asgi: no server of yours runs with {arguments.config} (looked in {folder_of(arguments.config)})")
+    if any(answer.problems for answer in answers):
+        return WRONG
+    return FAILED if not answers or any(answer.silent for answer in answers) else 0
 
 
 def _check(arguments: argparse.Namespace) -> int:

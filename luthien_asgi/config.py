@@ -10,9 +10,11 @@ variable anywhere; the values of those variables are in no message.
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
+from hashlib import sha256
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final, cast
@@ -50,6 +52,7 @@ _SHORTEST_SECRET: Final = 6
 """Shorter values of variables are not masked in messages: `1` is in every one."""
 
 
+_VERSION_LENGTH: Final = 12
 _DEFAULT_PATHS: Final = Paths(models="/v1/models", health="/luthien/health")
 _APPROVALS: Final = "/luthien/approvals"
 
@@ -74,6 +77,15 @@ class Config:
     port: int = 4000
     warnings: Sequence[str] = ()
     """What was ignored, as `file:line: key: message`."""
+    contents: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """SHA-256 of each file that was read, by its path: the configuration's and those of keys."""
+    record_section: str = field(default="", repr=False)
+    """SHA-256 of all that the recorder was made of: two that are equal keep their records alike, in the same place."""
+
+    @property
+    def version(self) -> str:
+        """What tells this configuration from others: a digest of the files, the same in every process."""
+        return _digest([*self.contents.values()])[:_VERSION_LENGTH]
 
     @property
     def spends_server_keys(self) -> bool:
@@ -144,7 +156,19 @@ def _config(top: Section) -> Config | None:
         host=host,
         port=port,
         warnings=tuple(_ignored(sections[name]) for name in _LITELLM_SECTIONS if name in sections),
+        contents=top.document.contents,
+        record_section=_digest(_made_of(given["record"], given["policy"])),
     )
+
+
+def _made_of(record: Section, policy: Section) -> list[Any]:
+    """Return what a recorder is made of: its section, and the policies where they mask what it keeps."""
+    masks = isinstance(record.value, dict) and record.value.get("mask")
+    return [record.value, policy.value if masks else None]
+
+
+def _digest(value: Any) -> str:  # noqa: ANN401 - YAML's values
+    return sha256(json.dumps(value, sort_keys=True, default=repr).encode()).hexdigest()
 
 
 def _models(sections: Mapping[str, Section]) -> Sequence[Mapping[str, Any]]:

@@ -108,6 +108,7 @@ def _key_in_file(section: Section) -> str | None:
     except ConfigError as error:
         section.problem(str(error))
         return None
+    section.document.note(path, key)
     section.document.secrets[f"key_file {path}"] = key  # masked in messages like what comes from the environment
     return key
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Awaitable, Callable, Iterable, Iterator, MutableMapping
+import os
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final, Literal
@@ -152,6 +153,8 @@ class LuthienMiddleware:
     ) -> None:
         settings = settings if settings is not None else StreamSettings()
         self.app = app
+        self.more_health: Callable[[], Mapping[str, Any]] | None = None
+        """What else the route of the health says; it must not be secret."""
         paths = paths if paths is not None else Paths()
         with _told():
             self._routes = paths.routes()
@@ -243,12 +246,21 @@ class LuthienMiddleware:
         """
         self._services.drain.begin(within)
 
+    @property
+    def is_warm(self) -> bool:
+        """Whether the backend is ready: requests need not wait for it."""
+        return self._backend.state == "ready"
+
     async def aclose(self) -> None:
         """Write what the recorder still has and close the backend. Call it where no lifespan arrives, as under `Mount`.
 
         Answers that still run are ended with an error first.
         """
         await self._resources.close()
+
+    async def retire(self) -> None:
+        """Close once the answers under way have ended: for one in whose place another one answers already."""
+        await self._resources.retire()
 
     async def _lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
         async def watched(message: Message) -> None:
@@ -274,7 +286,7 @@ class LuthienMiddleware:
         exchange = self._exchange(route, scope, receive, send)
         drain = self._services.drain
         if route == "health":
-            await self._health(send)
+            await self._health(scope, send)
         elif drain.begun and route not in _OPERATORS:
             await self._fail(exchange, ShutdownError("The server is about to stop; try again."))
         else:
@@ -288,13 +300,25 @@ class LuthienMiddleware:
             with self._services.slots.one(self._services.limits.streams) as has_place:
                 await (self._run(route, exchange) if has_place else self._refuse(exchange))
 
-    async def _health(self, send: Send) -> None:
-        """Say that the process serves (the status, for liveness) and whether it can serve models (`ready`): reach and record."""
+    async def _health(self, scope: Scope, send: Send) -> None:
+        """Say that the process serves (the status, for liveness) and whether it is to be asked (`ready`).
+
+        `?ready` has the status say the latter, for who looks at nothing else.
+        """
         is_open = await self._opened()
-        state = self._backend.state if is_open else "failed"
-        ready = state == "ready" and not self._services.drain.begun and self._resources.recorder_is_healthy
-        health = {"status": "ok", "ready": ready, "backend": state}
-        await send_json(send, 200, health, {"cache-control": "no-store"})
+        drain, state = self._services.drain, self._backend.state if is_open else "failed"
+        writes = is_open and self._resources.recorder_is_healthy
+        health = {
+            "status": "ok",
+            "ready": state == "ready" and writes and not drain.begun,
+            "backend": state,
+            "recorder": "ready" if writes else "failed",
+            "draining": drain.begun,
+            "pid": os.getpid(),
+            **(self.more_health() if self.more_health is not None else {}),
+        }
+        asked = b"ready" in [part.partition(b"=")[0] for part in scope.get("query_string", b"").split(b"&")]
+        await send_json(send, 503 if asked and not health["ready"] else 200, health, {"cache-control": "no-store"})
 
     async def _opened(self) -> bool:
         try:

@@ -37,10 +37,10 @@ def make_private(folder: Path) -> None:
         _make(folder)
         found = folder.lstat()
     except OSError as error:
-        msg = f"{folder} cannot be used for approvals: {error.strerror or error}"
+        msg = f"{folder} cannot be used: {error.strerror or error}"
         raise ConfigError(msg) from error
     if problem := _problem(found):
-        msg = f"{folder} cannot be used for approvals: it {problem}"
+        msg = f"{folder} cannot be used: it {problem}"
         raise ConfigError(msg)
 
 

@@ -66,6 +66,13 @@ class Resources:
         settings = self._services.settings
         await bounded(work, settings.record_timeout, grace=settings.close_timeout, what="the recorder")
 
+    async def retire(self) -> None:
+        """Wait until what runs has ended, then close: for who takes no new requests, because another one does."""
+        limit = self._services.settings.total_timeout
+        await self._services.drain.idle(limit)
+        await self._services.after.ended(limit)
+        await self.close()
+
     async def _end_what_runs(self) -> None:
         """A server that closes the app while requests run waits no longer; one that cancels them may not wait for their end."""
         drain, moment = self._services.drain, self._services.settings.close_timeout

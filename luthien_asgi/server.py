@@ -16,46 +16,38 @@ from __future__ import annotations
 import ipaddress
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from luthien_asgi.errors import ConfigError
+from luthien_asgi.logs import logger_of
 from luthien_asgi.stop_signals import StopSignals
 
 if TYPE_CHECKING:
-    from luthien_asgi.auth import Auth
     from luthien_asgi.config import Config
-    from luthien_asgi.middleware import ASGIApp, LuthienMiddleware, Receive, Scope, Send
+    from luthien_asgi.following import Follower
+    from luthien_asgi.generations import Generations
+    from luthien_asgi.middleware import ASGIApp, Receive, Scope, Send
 
 __all__ = ["Gateway", "app", "create_app", "preload"]
 
+_log: Final = logger_of(__name__)
 VARIABLE: Final = "LUTHIEN_CONFIG"
 CLOSING: Final = 5.0
 """Seconds between the end of the last answer and that of the process: the last frames leave, the record is closed."""
 
 
-def create_app(config: Config, *, patience: float = math.inf) -> Gateway:
+def create_app(config: Config, *, patience: float = math.inf, follow: bool = False) -> Gateway:
     """Return the gateway for a configuration: every route is on, and what it does not know is a 404 in JSON.
 
-    `patience` is how many seconds the server waits for running answers before it kills the process, where that is known.
+    Args:
+        config: What `luthien_asgi.config.load` returned.
+        patience: Seconds that the server waits for running answers before it kills the process, where that is known.
+        follow: Take the configuration's file anew when it changes, and when `luthien-asgi reload` says so.
     """
-    from luthien_asgi.auth import KeyAuth
-    from luthien_asgi.backend import LiteLLMBackend
-    from luthien_asgi.middleware import LuthienMiddleware
+    from luthien_asgi.generations import Generations
 
-    middleware = LuthienMiddleware(
-        _fallback(),
-        backend=LiteLLMBackend(model_list=config.model_list, settings=config.settings, limits=config.limits, freeze=True),
-        policy=config.policy,
-        recorder=config.recorder,
-        auth=auth_of(config),
-        settings=config.settings,
-        limits=config.limits,
-        paths=config.paths,
-        approvals=config.approvals,
-        operators=KeyAuth(config.operators) if config.operators is not None else None,
-    )
-    return Gateway(middleware, local_only=config.auth is None and config.spends_server_keys, patience=patience)
+    return Gateway(Generations(config, _fallback), patience=patience, follow=follow)
 
 
 class Gateway:
@@ -64,49 +56,83 @@ class Gateway:
     It drains by itself when the server that runs it gets a signal to stop.
     """
 
-    def __init__(self, middleware: LuthienMiddleware, *, local_only: bool, patience: float = math.inf) -> None:
-        self._middleware = middleware
-        self._local_only = local_only
+    def __init__(self, generations: Generations, *, patience: float = math.inf, follow: bool = False) -> None:
+        self._generations = generations
         self._patience = patience
+        self._follow = follow
         self._signals = StopSignals(self.drain)
-        self._watches = False
+        self._follower: Follower | None = None
+        self._begun = False
+        self.refuses: Callable[[Config], str] = lambda _: ""
+        """What is wrong with a new configuration for this server, "" for nothing: set it before the first request."""
+        self.took: Callable[[Config], None] = lambda _: None
+        """Called with each new configuration: set it before the first request."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one ASGI connection; where nobody has a key, only one that comes from this machine."""
-        if not self._watches:
-            self._watches = True
-            self._signals.watch()
+        if not self._begun:
+            self._begin()
         if scope["type"] == "lifespan":
-            await self._live(scope, receive, send)
+            await self._live(receive, send)
             return
+        generation = self._generations.current
         # A `Host` header proves nothing about who is at the other end; the peer's address does.
-        if self._local_only and scope["type"] == "http" and not _is_local(scope.get("client")):
+        if generation.local_only and scope["type"] == "http" and not _is_local(scope.get("client")):
             await _refused(scope, receive, send)
             return
-        await self._middleware(scope, receive, send)
+        await generation.middleware(scope, receive, send)
 
-    async def _live(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def _begin(self) -> None:
+        """Begin what goes on beside the requests: here, because only now the server has its handlers and its loop."""
+        self._begun = True
+        self._signals.watch()
+        if self._follow:
+            from luthien_asgi.following import Follower
+
+            self._follower = Follower(self._generations, refuses=self.refuses, took=self.took)
+            self._follower.begin()
+
+    async def _live(self, receive: Receive, send: Send) -> None:
+        await receive()
         try:
-            await self._middleware(scope, receive, send)
+            await self.open()
+        except Exception as error:
+            _log.exception("start-up failed")
+            await self.aclose()
+            await send({"type": "lifespan.startup.failed", "message": f"luthien_asgi: {error}"})
+            return
+        try:
+            await send({"type": "lifespan.startup.complete"})
+            await receive()
         finally:
-            self._signals.unwatch()
-            self._watches = False
+            await self.aclose()
+        await send({"type": "lifespan.shutdown.complete"})
 
     def drain(self) -> None:
         """Begin to stop, as `LuthienMiddleware.drain`, and be done before the server's patience is over."""
-        self._middleware.drain(within=self._patience - min(CLOSING, self._patience / 2))
+        self._generations.drain(self._patience - min(CLOSING, self._patience / 2))
+
+    def reload(self) -> None:
+        """Take the configuration's file anew, beside what goes on, where it is followed. What comes of it is in the log."""
+        if self._follower is not None:
+            self._follower.reloader.soon()
 
     async def open(self) -> None:
         """Open the recorder and begin to import LiteLLM."""
-        await self._middleware.open()
+        await self._generations.current.middleware.open()
 
     async def start(self) -> None:
         """Open the recorder and wait until LiteLLM is imported."""
-        await self._middleware.start()
+        await self._generations.current.middleware.start()
 
     async def aclose(self) -> None:
         """Write what is to be recorded and close the backend."""
-        await self._middleware.aclose()
+        self._signals.unwatch()
+        self._begun = False
+        follower, self._follower = self._follower, None
+        if follower is not None:
+            await follower.aclose()
+        await self._generations.aclose()
 
 
 def _is_local(client: Sequence[Any] | None) -> bool:
@@ -122,15 +148,6 @@ async def _refused(scope: Scope, receive: Receive, send: Send) -> None:
     message = "this server has no auth section, so it answers callers on its own machine only"
     body = {"type": "error", "error": {"type": "permission_error", "message": message}}
     await JSONResponse(body, status_code=403)(scope, receive, send)
-
-
-def auth_of(config: Config) -> Auth | None:
-    """Return who may ask: holders of the configured keys; without any, whoever is on this machine where server keys are spent."""
-    from luthien_asgi.auth import KeyAuth, LoopbackGuard
-
-    if config.auth is not None:
-        return KeyAuth(config.auth)
-    return LoopbackGuard() if config.spends_server_keys else None
 
 
 def preload(*, tokenizer: bool = True) -> None:
@@ -190,7 +207,7 @@ class _ConfiguredApp:
         if self._app is None:
             from luthien_asgi.config import load
 
-            self._app = create_app(load(_configured_path()), patience=self._patience)
+            self._app = create_app(load(_configured_path()), patience=self._patience, follow=True)
         return self._app
 
 

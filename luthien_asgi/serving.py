@@ -16,7 +16,7 @@ import uvicorn
 from luthien_asgi.drain import LAST_WORDS
 from luthien_asgi.middleware import ASGIApp
 
-__all__ = ["ServeError", "bind", "is_loopback", "run", "server_for", "url_of"]
+__all__ = ["ServeError", "bind", "drains_for", "is_loopback", "run", "server_for", "url_of"]
 
 STARTUP_FAILED = 3
 """The exit status that uvicorn itself uses when an app did not start."""
@@ -61,9 +61,15 @@ def server_for(app: ASGIApp, *, drain_timeout: float, log_level: str = "info") -
 
     The gateway ends those that still run then; the server cancels what has not ended when their last words could be said.
     """
-    graceful = math.ceil(drain_timeout + 2 * LAST_WORDS)
-    config = uvicorn.Config(app, log_level=log_level, lifespan="on", timeout_graceful_shutdown=graceful, server_header=False)
-    return uvicorn.Server(config)
+    config = uvicorn.Config(app, log_level=log_level, lifespan="on", server_header=False)
+    server = uvicorn.Server(config)
+    drains_for(server, drain_timeout)
+    return server
+
+
+def drains_for(server: uvicorn.Server, drain_timeout: float) -> None:
+    """Have a server wait for as long as running answers get, and their last words."""
+    server.config.timeout_graceful_shutdown = math.ceil(drain_timeout + 2 * LAST_WORDS)
 
 
 def run(

@@ -1,4 +1,6 @@
-"""How a process learns that its server is asked to stop. ASGI says so when all requests have ended, which is too late for them.
+"""How a process learns by a signal that its server is asked to stop, or to read its configuration again.
+
+ASGI tells an app of a stop when all requests have ended, which is too late for them.
 
 Strategy: servers stop by a signal for which they have a handler of their own: uvicorn (and gunicorn with uvicorn's worker) a
 function, gunicorn's asgi worker one of the event loop's, for which the process has a function too. Ours is put before it, and
@@ -15,7 +17,7 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any, Final
 
-__all__ = ["StopSignals", "server_stops"]
+__all__ = ["StopSignals", "on_hangup", "server_stops"]
 
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 
@@ -60,3 +62,9 @@ class StopSignals:
         handler = self._before.get(number)
         if handler is not None:
             handler(number, frame)
+
+
+def on_hangup(call: Callable[[], None]) -> None:
+    """Call a function in the running event loop for each SIGHUP, where the system has that signal and this is the main thread."""
+    if hasattr(signal, "SIGHUP") and threading.current_thread() is threading.main_thread():
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, call)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
@@ -60,12 +61,18 @@ class Document:
     unresolved: set[Place] = field(default_factory=set)
     """Places whose variable is not set; one problem each was reported."""
     problems: list[Problem] = field(default_factory=list)
+    contents: dict[str, str] = field(default_factory=dict)
+    """SHA-256 of what was read, by the file's path: this file, and those that it names."""
 
     def line_of(self, place: Place) -> int:
         """Return the line of a place, or of the nearest one around it that is in the file."""
         while place and place not in self.lines:
             place = place[:-1]
         return self.lines.get(place, 1)
+
+    def note(self, path: str | Path, content: str) -> None:
+        """Note what was read from a file."""
+        self.contents[str(path)] = sha256(content.encode()).hexdigest()
 
 
 def dotted(place: Place) -> str:
@@ -80,6 +87,7 @@ def read(path: Path, *, environ: Mapping[str, str]) -> Document:
     """
     document = Document(file=str(path))
     text = _text_of(path)
+    document.note(path, text)
     try:
         loader = yaml.SafeLoader(text)
         root = loader.get_single_node()

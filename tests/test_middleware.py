@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 from typing import Any, ClassVar
 
 import pytest
@@ -234,7 +235,14 @@ async def test_health_is_answered_where_it_is_opted_into() -> None:
     """The health path says that the process serves, and whether it reaches models."""
     app, _, _ = make(paths=Paths(health="/luthien/health"))
     await app.start()
-    health = {"status": "ok", "ready": True, "backend": "ready"}
+    health = {
+        "status": "ok",
+        "ready": True,
+        "backend": "ready",
+        "recorder": "ready",
+        "draining": False,
+        "pid": os.getpid(),
+    }
     assert (await ASGIDriver(app).fetch("GET", "/luthien/health")).json() == health
 
 

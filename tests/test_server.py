@@ -14,6 +14,7 @@ from luthien_asgi import server
 from luthien_asgi.auth import KeyAuth, LoopbackGuard
 from luthien_asgi.config import Config
 from luthien_asgi.errors import ConfigError
+from luthien_asgi.generations import auth_of
 from luthien_asgi.testing import Answer, ASGIDriver, ScriptedProvider, accumulate_openai
 
 LOCAL: Final = {"host": "localhost"}
@@ -114,9 +115,9 @@ async def test_with_keys_callers_from_everywhere_are_answered() -> None:
 def test_who_may_ask_follows_from_the_configuration() -> None:
     """Keys, or this machine, or everybody where clients bring their own credential."""
     own = [{"model_name": "own", "litellm_params": {"model": "openai/x"}, "passthrough": True}]
-    assert isinstance(server.auth_of(config(auth={"me": "client-key"})), KeyAuth)
-    assert isinstance(server.auth_of(config()), LoopbackGuard)
-    assert server.auth_of(Config(file="test", model_list=own)) is None
+    assert isinstance(auth_of(config(auth={"me": "client-key"})), KeyAuth)
+    assert isinstance(auth_of(config()), LoopbackGuard)
+    assert auth_of(Config(file="test", model_list=own)) is None
 
 
 async def test_without_its_variable_the_app_says_so_when_it_starts(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,7 +19,7 @@ import importlib
 import ssl
 from collections.abc import Callable, Hashable
 from functools import cache
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Self, TypeVar
 
 from luthien_asgi import jsontext
 from luthien_asgi.backend.guarding import guarded
@@ -82,6 +82,12 @@ class HandlerPool:
         self._pools: dict[str, Any] = {}
         self._connections: dict[str, Connections] = {}
         self._kept: dict[Hashable, Any] = {}
+        self._users = 1
+
+    def shared(self) -> Self:
+        """Return this pool for one more backend: it is closed when each of them has closed it."""
+        self._users += 1
+        return self
 
     def handler(self, *, ssl_verify: Any = None, outgoing: Outgoing | None = None, takes: bool = False) -> Any:  # noqa: ANN401
         """Return a handler (LiteLLM's class) for one call; its `response` is what came back. LiteLLM must be loaded.
@@ -109,7 +115,10 @@ class HandlerPool:
         return found
 
     async def aclose(self) -> None:
-        """Close the connections."""
+        """Close the connections, when nobody else uses them."""
+        self._users -= 1
+        if self._users > 0:
+            return
         pools, self._pools = self._pools, {}
         self._connections.clear()
         self._kept.clear()

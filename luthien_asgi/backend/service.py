@@ -61,14 +61,20 @@ class LiteLLMBackend:
         self._freeze = freeze
         self._settings, self._limits = settings, limits
         self._engine: Any = None
+        self._pool: Any = None
+
+    def go_on_from(self, other: LiteLLMBackend) -> None:
+        """Use the connections of another backend, in whose place this one is, from the start on; each closes its share."""
+        if other._engine is not None and self._pool is None and self._engine is None:
+            self._pool = other._engine.pool.shared()
 
     async def start(self) -> None:
         """Import LiteLLM in a thread. Called twice it does nothing more."""
         if self._engine is None:
             litellm = await hygiene.load(tokenizer=self._needs_tokenizer(), freeze=self._freeze)
-            engine = _engine(litellm, self._settings, self._limits)
             if self._engine is None:
-                self._engine = engine
+                self._engine = _engine(litellm, self._settings, self._limits, self._pool)
+                self._pool = None
 
     def _needs_tokenizer(self) -> bool:
         return self._router is not None or not self._table.providers() <= known.WITHOUT_TOKENIZER
@@ -131,16 +137,19 @@ class LiteLLMBackend:
     async def aclose(self) -> None:
         """Close the connections of this backend. LiteLLM's own clients are LiteLLM's: other users of it share them."""
         engine, self._engine = self._engine, None
-        if engine is not None:
-            await engine.pool.aclose()
+        pool, self._pool = engine.pool if engine is not None else self._pool, None
+        if pool is not None:
+            await pool.aclose()
 
 
-def _engine(litellm: Any, settings: StreamSettings, limits: Limits) -> Any:  # noqa: ANN401 - see `open`
+def _engine(litellm: Any, settings: StreamSettings, limits: Limits, pool: Any) -> Any:  # noqa: ANN401 - see `open`
     from luthien_asgi.backend.attempt import Engine
     from luthien_asgi.backend.capture import HandlerPool
     from luthien_asgi.backend.model_table import Modes
 
-    return Engine(litellm=litellm, pool=HandlerPool(), settings=settings, limits=limits, modes=Modes(litellm))
+    return Engine(
+        litellm=litellm, pool=pool if pool is not None else HandlerPool(), settings=settings, limits=limits, modes=Modes(litellm)
+    )
 
 
 def _check_credential(deployment: Deployment, call: BackendCall) -> None:

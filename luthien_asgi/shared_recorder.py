@@ -1,0 +1,83 @@
+"""A recorder that several middlewares of one process use, one after the other: opened for the first, closed after the last.
+
+A record that stays the same over a change of the configuration so stays open: one process writes one file.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from luthien_asgi.recorder import Begin, End, TransactionRecorder, is_durable, is_healthy
+
+__all__ = ["Lease", "SharedRecorder"]
+
+
+class SharedRecorder:
+    """A recorder, and how many have it open. Of one event loop; made anywhere."""
+
+    def __init__(self, recorder: TransactionRecorder) -> None:
+        self.recorder = recorder
+        self._users = 0
+        self._lock = asyncio.Lock()
+
+    def lease(self) -> Lease:
+        """Return the recorder for one user, who opens and closes it as if it were its own."""
+        return Lease(self)
+
+    async def open(self) -> None:
+        """Take one more user. Raises what the recorder's `start` raises."""
+        async with self._lock:
+            if not self._users:
+                await self.recorder.start()
+            self._users += 1
+
+    async def close(self) -> None:
+        """Let one user go."""
+        async with self._lock:
+            self._users -= 1
+            if not self._users:
+                await self.recorder.aclose()
+
+
+class Lease:
+    """A recorder (`DurableRecorder`) in the hands of one user."""
+
+    def __init__(self, shared: SharedRecorder) -> None:
+        self._shared = shared
+        self._recorder = shared.recorder
+        self._is_open = False
+        self.wants_blocks = shared.recorder.wants_blocks
+
+    @property
+    def durable(self) -> bool:
+        """What the recorder says."""
+        return is_durable(self._recorder)
+
+    @property
+    def healthy(self) -> bool:
+        """What the recorder says."""
+        return is_healthy(self._recorder)
+
+    async def start(self) -> None:
+        """Open it. Twice is once."""
+        if not self._is_open:
+            self._is_open = True
+            try:
+                await self._shared.open()
+            except BaseException:
+                self._is_open = False
+                raise
+
+    async def begin(self, begin: Begin) -> None:
+        """Keep the begin of a transaction."""
+        await self._recorder.begin(begin)
+
+    async def end(self, end: End) -> None:
+        """Keep the end of a transaction."""
+        await self._recorder.end(end)
+
+    async def aclose(self) -> None:
+        """Close it, if nobody else has it open. Twice is once."""
+        if self._is_open:
+            self._is_open = False
+            await self._shared.close()
