@@ -58,8 +58,8 @@ def _name(task: asyncio.Task[Any]) -> str:
 
 def _slots() -> int:
     """How many transactions the middleware counts as under way."""
-    middleware = getattr(getattr(gateway, "_app", None), "_middleware", None)
-    return 0 if middleware is None else int(middleware.slots.taken)
+    built = gateway._app
+    return 0 if built is None else int(built._generations.current.middleware.slots.taken)
 
 
 def _descriptors() -> list[str]:

@@ -39,7 +39,7 @@ async def _tell(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
 
 
 def _state() -> dict[str, Any]:
-    slots = gateway._app._middleware.slots
+    slots = gateway._app._generations.current.middleware.slots
     taken = max(slots.taken, slots.of("load"))
     return {
         "slots": taken,
