@@ -73,12 +73,16 @@ _STANDARD = {
 }
 
 
+_OPENING = frozenset({"type", "index", "content_block"})
+"""What an event says that opens a block, beside the block itself."""
+
+
 def _says_more(part: Part) -> bool:
     """Tell whether a provider's event says more than the common format holds; the opening of an ordinary block does not."""
     if part.kind is BlockKind.OTHER or part.phase != "open" or part.event is None:
         return True
     block = part.event.get("content_block")
-    if not isinstance(block, Mapping):
+    if not isinstance(block, Mapping) or not _OPENING.issuperset(part.event):
         return True
     written = {name for name, value in block.items() if value not in (None, [], {}, "")}
     return not _STANDARD.get(part.kind or BlockKind.OTHER, frozenset()).issuperset(written)

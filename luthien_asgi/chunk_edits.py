@@ -98,6 +98,13 @@ def with_extras(chunk: Chunk, extras: Mapping[str, Any]) -> Chunk:
     return changed
 
 
+def with_event(chunk: Chunk, event: Mapping[str, Any]) -> Chunk:
+    """Return a copy of a chunk with another Anthropic event beside it."""
+    changed = copied(chunk)
+    _set_rider(changed, {**provider_fields(chunk), "anthropic": event})
+    return changed
+
+
 def with_usage(chunk: Chunk, usage: Mapping[str, Any], rider: Mapping[str, Any]) -> Chunk:
     """Return a copy of a chunk that tells another usage, with OpenAI's names, and other fields of its provider's own."""
     changed = copied(chunk)

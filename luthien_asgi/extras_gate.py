@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any, Final
 
 from luthien_asgi.blocks import BlockKind
-from luthien_asgi.chunk_edits import copied, with_extras, without_logprobs
+from luthien_asgi.chunk_edits import copied, with_event, with_extras, without_logprobs
 from luthien_asgi.chunks import Chunk, Part, delta_field, finish_reason_of, has_logprobs, openai_fields, read_part
 from luthien_asgi.errors import ApiError
 from luthien_asgi.extras import BOUND, THINKING_FIELDS, is_harmless, is_terse
@@ -26,6 +26,10 @@ _ERROR_FIELDS: Final = frozenset({"message", "type", "code", "param"})
 _NAMES: Final = 30
 _NAME: Final = 100
 """So many fields are named in the record, and so much of each name: a provider can make up more."""
+_FRAMES: Final = frozenset({"message_start", "message_delta"})
+"""Anthropic events that are no part of a block."""
+_LEVELS: Final = 8
+"""Levels of such an event, of which the deepest that is documented has four."""
 _THINKING: Final = frozenset({BlockKind.THINKING, BlockKind.REDACTED_THINKING})
 
 
@@ -59,6 +63,8 @@ class ExtrasGate:
             chunk = self._without_logprobs(chunk)
         if part.kind is BlockKind.OTHER and self._mute and delta_field(chunk, "audio"):
             return self._without_audio(chunk)
+        if part.event is not None and part.event.get("type") in _FRAMES:
+            return self._without_sentences(chunk, part.event)
         if not extras:
             return chunk
         kept = {level: self._kept(level, fields, part) for level, fields in extras.items()}
@@ -70,7 +76,7 @@ class ExtrasGate:
         if level == "form":
             return fields
         may: Callable[[str, object], bool] = (
-            (lambda _, value: is_terse(value)) if level == "usage" else partial(self._may_pass, part)
+            (lambda name, value: is_terse(name) and is_terse(value)) if level == "usage" else partial(self._may_pass, part)
         )
         kept = {name: value for name, value in fields.items() if may(name, value)}
         for name in fields.keys() - kept.keys():
@@ -84,6 +90,21 @@ class ExtrasGate:
             return not self._thinking or (part.kind is BlockKind.THINKING and value == part.text)
         # A number may be a token of the text.
         return part.kind is not None and (name in BOUND or isinstance(value, int | float))
+
+    def _without_sentences(self, chunk: Chunk, event: Mapping[str, Any]) -> Chunk:
+        kept = self._terse(event, _LEVELS)
+        return chunk if kept == event else with_event(chunk, kept)
+
+    def _terse(self, fields: Mapping[str, Any], levels: int) -> dict[str, Any]:
+        kept = {}
+        for name, value in fields.items():
+            if isinstance(value, Mapping) and levels and is_terse(name):
+                kept[name] = self._terse(value, levels - 1)
+            elif name == "stop_sequence" or (is_terse(name) and is_terse(value)):  # a stop sequence is the client's own
+                kept[name] = value
+            else:
+                self._note(name)
+        return kept
 
     def _without_logprobs(self, chunk: Chunk) -> Chunk:
         self._note("logprobs")

@@ -10,8 +10,9 @@ import pytest
 
 from luthien_asgi.policies import DenyTools, GuardShell
 from luthien_asgi.request import WireName
-from luthien_asgi.testing import ScriptedBackend, run_policy
+from luthien_asgi.testing import ScriptedBackend, build_chunk, run_policy
 from luthien_asgi.testing.proof.stage import decoded
+from luthien_asgi.wire.anthropic_decoder import AnthropicDecoder
 
 EVIL = '{"command": "rm -rf /"}'
 CLIENTS: tuple[WireName, ...] = ("openai", "anthropic", "responses")
@@ -65,3 +66,54 @@ async def test_a_call_that_comes_back_is_refused(name: str, client: WireName, st
         calls, error = await calls_of(RETURNS[name], policy, client, stream=stream)
         assert not any("rm -rf" in text for _, text in calls)
         assert "another one had taken its place" in str(error)
+
+
+@pytest.mark.parametrize("client", CLIENTS)
+@pytest.mark.parametrize("stream", [True, False])
+async def test_a_call_that_its_provider_ended_cannot_be_gone_on_with(client: WireName, stream: bool) -> None:
+    """A delta under the number of a block that was stopped belongs to nothing."""
+    block = {"type": "tool_use", "id": "toolu_a", "name": "bash", "input": {}}
+    late = {"type": "content_block_delta", "index": 0, "delta": {"type": "input_json_delta", "partial_json": EVIL}}
+    message = {"id": "msg_1", "type": "message", "role": "assistant", "model": "m", "content": [], "usage": {"input_tokens": 1}}
+    said: list[dict[str, Any]] = [
+        {"type": "message_start", "message": message},
+        {"type": "content_block_start", "index": 0, "content_block": block},
+        {"type": "content_block_stop", "index": 0},
+        late,
+        {"type": "message_delta", "delta": {"stop_reason": "tool_use"}, "usage": {"output_tokens": 3}},
+        {"type": "message_stop"},
+    ]
+    decoder = AnthropicDecoder(1 << 20, 1)
+    data = decoder.feed(b"".join(b"data: " + json.dumps(event).encode() + b"\n\n" for event in said))
+    answer: list[Any] = [*map(build_chunk, data), *([decoder.error] if decoder.error else [])]
+    run = await run_policy(
+        DenyTools(patterns={"bash": r"rm\s"}), ScriptedBackend(answer, wire="anthropic"), client=client, stream=stream
+    )
+    assert not any("rm" in each.text for each in run.tool_calls)
+
+
+@pytest.mark.parametrize("client", CLIENTS)
+@pytest.mark.parametrize("stream", [True, False])
+async def test_the_name_of_a_function_call_is_the_one_that_was_judged(client: WireName, stream: bool) -> None:
+    """The form before tools: a client adds the pieces of its name up."""
+    pieces = [{"function_call": {"name": "ba", "arguments": ""}}, {"function_call": {"name": "sh", "arguments": EVIL}}]
+    answer = decoded(openai(*pieces, finish="function_call"), "openai")
+    run = await run_policy(DenyTools(names=["bash", "sh"]), ScriptedBackend(answer), client=client, stream=stream)
+    assert run.error is None
+    if client == "openai":
+        sent = b"".join(run.frames)
+        assert sent.count(b'"name":') == sent.count(b'"name":"ba"') == 1
+        assert stream or run.body["choices"][0]["message"]["function_call"] == {"name": "ba", "arguments": EVIL}
+    else:
+        assert [(each.name, json.loads(each.text)) for each in run.tool_calls] == [("ba", json.loads(EVIL))]
+
+
+@pytest.mark.parametrize("client", CLIENTS)
+async def test_calls_that_take_each_others_number_arrive(client: WireName) -> None:
+    """Some providers give every call the number 0: each is a call, as long as none comes back."""
+    events = openai(
+        call(0, "a", "one", '{"n": 1}'), call(0, "b", "two", '{"n"'), call(0, "b", None, ": 2}"), call(0, "c", "three", "{}")
+    )
+    calls, error = await calls_of(events, DenyTools(names=["two"]), client, stream=True)
+    assert not error
+    assert [name for name, _ in calls] == ["one", "three"]

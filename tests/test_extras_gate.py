@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Final
@@ -12,6 +13,7 @@ from luthien_asgi import Allow, BackendError, Block, BlockKind, Chunk, Deny, Hol
 from luthien_asgi.context import StreamContext
 from luthien_asgi.request import WireName
 from luthien_asgi.testing import PolicyRun, ScriptedBackend, build_chunk, chunks, run_policy
+from luthien_asgi.wire.anthropic_decoder import AnthropicDecoder
 from luthien_asgi.wire.openai_decoder import OpenAIDecoder
 
 CANARY: Final = "the secret CANARY word"
@@ -229,3 +231,63 @@ async def test_what_an_error_quotes_of_the_answer_is_held_back_too(handling: Any
         assert run.error is not None
         assert (run.error["message"], run.error["code"]) == ("no call", "tool_use_failed")
         assert (b"canary" in b"".join(run.frames)) == kept
+
+
+ANTHROPIC: Final[list[dict[str, Any]]] = [
+    {
+        "type": "message_start",
+        "message": {
+            "id": "msg_1",
+            "type": "message",
+            "role": "assistant",
+            "model": "m",
+            "content": [],
+            "usage": {"input_tokens": 1},
+        },
+    },
+    {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}},
+    {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": "Hi"}},
+    {"type": "content_block_stop", "index": 0},
+    {"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": {"output_tokens": 3}},
+    {"type": "message_stop"},
+]
+LONG: Final = f"{CANARY} with more words after it than any name that a provider's machinery gives to something"
+SAID: Final[dict[str, tuple[int, tuple[str, ...], Any]]] = {
+    "an event's field": (0, ("note",), LONG),
+    "a message's field": (0, ("message", "note"), [LONG]),
+    "a message's id": (0, ("message", "id"), LONG),
+    "a message's model": (0, ("message", "model"), LONG),
+    "a field of the usage": (0, ("message", "usage", "note"), {"a": [{"b": LONG}]}),
+    "a name in the usage": (0, ("message", "usage", LONG), 1),
+    "the opening of a block": (1, ("note",), CANARY),
+    "why it ended": (4, ("delta", "stop_details"), {"type": "refusal", "explanation": LONG}),
+    "the last usage": (4, ("usage", "note"), LONG),
+}
+
+
+@pytest.mark.parametrize("client", ["openai", "anthropic", "responses"])
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize("what", SAID)
+async def test_no_sentence_leaves_beside_what_an_anthropic_provider_says(what: str, stream: bool, client: WireName) -> None:
+    """In what is no part of a block: the frame of a message, names of fields included."""
+    said = copy.deepcopy(ANTHROPIC)
+    place, path, value = SAID[what]
+    at = said[place]
+    for name in path[:-1]:
+        at = at[name]
+    at[path[-1]] = value
+    decoder = AnthropicDecoder(1 << 20, 1)
+    data = decoder.feed(b"".join(b"data: " + json.dumps(one).encode() + b"\n\n" for one in said))
+    assert decoder.error is None
+    backend = ScriptedBackend([build_chunk(one) for one in (*data, *decoder.finish())], wire="anthropic")
+    run = await run_policy(HoldAll(), backend, client=client, stream=stream)
+    assert b"CANARY" not in b"".join(run.frames)
+    assert run.text in {"Hi", "[removed]"}
+
+
+@pytest.mark.parametrize("field", ["id", "model", "system_fingerprint", "service_tier"])
+async def test_a_sentence_is_no_name(field: str) -> None:
+    """What an OpenAI-style provider says about itself."""
+    run = await run_policy(HoldAll(), ScriptedBackend(script({**event({"content": "Hi"}), field: LONG})))
+    assert b"CANARY" not in b"".join(run.frames)
+    assert run.text == "Hi"

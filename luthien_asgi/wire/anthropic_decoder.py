@@ -27,6 +27,7 @@ from luthien_asgi import jsontext
 from luthien_asgi.blocks import BlockKind
 from luthien_asgi.chunks import Part
 from luthien_asgi.errors import BackendError
+from luthien_asgi.extras import is_terse
 from luthien_asgi.wire.anthropic_shapes import check_block, check_delta, check_message, check_message_delta
 from luthien_asgi.wire.decoding import ChunkData, EventDecoder, is_done, parse
 from luthien_asgi.wire.faults import error_fields, malformed, provider_error
@@ -132,7 +133,7 @@ class AnthropicDecoder(EventDecoder):
         message = _mapping(event.get("message"))
         check_message(message)
         self._started = True
-        self._id, self._model = _text(message.get("id")), _text(message.get("model"))
+        self._id, self._model = _name(message.get("id")), _name(message.get("model"))
         self._usage.update(_counts(message.get("usage")))
         chunks.append(self._chunk({"role": "assistant"}, {"anthropic": event}))
 
@@ -317,6 +318,12 @@ def _mapping(value: object) -> ChunkData:
     if not isinstance(value, dict):
         raise malformed()
     return value
+
+
+def _name(value: object) -> str:
+    """Return an id or a name; a sentence is none."""
+    text = _text(value)
+    return text if is_terse(text) else ""
 
 
 def _text(value: object) -> str:

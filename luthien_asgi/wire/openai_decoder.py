@@ -19,8 +19,9 @@ from typing import Any, Final
 from luthien_asgi.blocks import BlockKind
 from luthien_asgi.chunks import Part
 from luthien_asgi.errors import BackendError
+from luthien_asgi.extras import is_terse
 from luthien_asgi.wire.decoding import ChunkData, EventDecoder, is_done, parse
-from luthien_asgi.wire.faults import error_fields, provider_error
+from luthien_asgi.wire.faults import error_fields, malformed, provider_error
 from luthien_asgi.wire.split import split_chunk
 from luthien_asgi.wire.sse import SSEEvent
 
@@ -118,6 +119,8 @@ class OpenAIDecoder(EventDecoder):
         if choice["finish_reason"] in _FAILURES:
             msg = f"the provider ended the answer with the finish reason {choice['finish_reason']!r}"
             raise BackendError(msg)
+        if not is_terse(choice["finish_reason"]):
+            raise malformed()
         self._ended.add(choice["index"])
         chunks.append(chunk)
 
@@ -187,4 +190,5 @@ def _raise_error(event: str, data: ChunkData) -> None:
 
 
 def _first_text(value: object) -> str:
-    return value if isinstance(value, str) else ""
+    """Return an id or a name; a sentence is none."""
+    return value if isinstance(value, str) and is_terse(value) else ""

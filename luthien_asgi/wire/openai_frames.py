@@ -12,6 +12,7 @@ from typing import Any, Final, Protocol
 
 from luthien_asgi import jsontext
 from luthien_asgi.chunks import Chunk
+from luthien_asgi.extras import is_terse
 from luthien_asgi.runs import Run
 from luthien_asgi.wire.framing import framed, padded
 
@@ -68,7 +69,7 @@ class Identity:
         if not self._fixed:
             first = {"id": chunk.id, "created": chunk.created if chunk.id else None, "model": chunk.model}
             said |= {name: value for name, value in first.items() if name not in self._seen}
-        news = {name: value for name, value in said.items() if value and self._seen.get(name) != value}
+        news = {name: value for name, value in said.items() if value and self._seen.get(name) != value and is_terse(value)}
         self._seen |= news
         return self.fields() if news else None
 
