@@ -24,9 +24,9 @@ from lab_verdict import judge
 
 from luthien_asgi.testing import ProviderRequest, ScriptedProvider
 
-AT_ONCE: Final = 5
+AT_ONCE: Final = 4
 """Cells of one process that run beside each other."""
-SETTLE_SECONDS: Final = 8.0
+SETTLE_SECONDS: Final = 12.0
 """How long a process may take to put away what its transactions had."""
 MARKER: Final = re.compile(rb"cell-\d+-")
 
@@ -121,7 +121,8 @@ async def run_server(
         await asyncio.to_thread(server.stop)
         if logs is not None:
             _keep(server.log, logs / f"{folder.name}.log")
-    return cells, [f"x {folder.name} logged: {complaint}" for complaint in server.complaints()]
+    complaints = [f"x {folder.name} logged: {complaint}" for complaint in server.complaints()]
+    return cells, complaints + [f"x {folder.name} recorded: {complaint}" for complaint in server.records.complaints()]
 
 
 def _keep(log: str, path: Path) -> None:

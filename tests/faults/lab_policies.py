@@ -16,7 +16,7 @@ from luthien_asgi import BlockKind, Hold, Policy, Transform
 from luthien_asgi.hooks import keepalive
 
 BLOCK_SECONDS: Final = 1.5
-SWALLOW_SECONDS: Final = 4.0
+SWALLOW_SECONDS: Final = 6.0
 """How long a hook refuses to be cancelled: longer than `policy_timeout` and what follows, so that its stream has to end without
 it; and not for ever, so that the laboratory can see that nothing else is left."""
 
@@ -39,8 +39,11 @@ async def _hang(_: Any) -> None:
     await asyncio.Event().wait()
 
 
-def _block(_: Any) -> None:
-    time.sleep(BLOCK_SECONDS)
+def _block(ctx: Any) -> None:
+    """Block the loop, once in a transaction: gunicorn kills a worker that says nothing for 30 s."""
+    if not ctx.scratchpad.setdefault("blocked", False):
+        ctx.scratchpad["blocked"] = True
+        time.sleep(BLOCK_SECONDS)
 
 
 def _rubbish(_: Any) -> Any:

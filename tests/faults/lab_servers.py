@@ -67,6 +67,12 @@ class Records:
         elif line["type"] == "end":
             self.ended.setdefault(line["id"], []).append(line)
 
+    def complaints(self) -> list[str]:
+        """Return every transaction that has not exactly one end, once its server has stopped."""
+        self.refresh()
+        ends = {name: len(self.ended.get(name, ())) for name in (*self.begun, *self.ended)}
+        return [f"{name} has {count} ends" for name, count in ends.items() if count != 1]
+
     def of(self, marker: str) -> list[str]:
         """Return the ids of the transactions whose request holds a marker."""
         self.refresh()

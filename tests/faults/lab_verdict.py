@@ -130,22 +130,23 @@ async def _check_records(cell: Cell, seen: Seen) -> None:
     """A transaction that began has one end, of the right kind, and with the status that the client got."""
     records, want = cell.server.records, cell.want
     if not want.ending:
-        if found := records.of(cell.marker):
-            cell.red.append(f"recorded, though it was refused: {len(found)}")
+        if begun := records.of(cell.marker):
+            cell.red.append(f"recorded, though it was refused: {len(begun)}")
         return
 
     least = 0 if "" in want.ending else max(1, len(seen.responses))
 
+    found: list[str] = []
+
     def all_ended() -> bool:
-        found = records.of(cell.marker)
+        found[:] = records.of(cell.marker)
         return len(found) >= least and all(name in records.ended for name in found)
 
     if not await polled(all_ended, RECORD_SECONDS, every=0.05):
-        cell.red.append(f"no end is recorded: {[(n, n in records.ended) for n in records.of(cell.marker)]}")
+        cell.red.append(f"no end is recorded: {[(name, name in records.ended) for name in found]}")
         return
-    for name in records.of(cell.marker):
-        ends = records.ended[name]
-        cell.red += _wrong_record(cell, ends, seen)
+    for name in found:
+        cell.red += _wrong_record(cell, records.ended[name], seen)
 
 
 def _wrong_record(cell: Cell, ends: list[dict[str, Any]], seen: Seen) -> list[str]:
@@ -155,7 +156,7 @@ def _wrong_record(cell: Cell, ends: list[dict[str, Any]], seen: Seen) -> list[st
     end = ends[0]
     if end["ending"] not in cell.want.ending:
         found.append(f"recorded as {end['ending']}, not {sorted(cell.want.ending)}: {end['error']}")
-    statuses = {response.status for response in seen.responses if response.status}
+    statuses = {response.status for response in seen.responses if OURS in response.headers}
     if statuses and not seen.left and end["status"] not in statuses:
         found.append(f"recorded with status {end['status']}, the client got {sorted(statuses)}")
     if end["ending"] == "failed" and not end["error"]:
