@@ -144,11 +144,12 @@ async def _all(lab: Lab, cells: Sequence[Cell]) -> None:
     """Run cells beside each other; those that want the process to themselves, and those that were not right, alone after that."""
     await _beside_each_other([cell for cell in cells if not cell.row.alone])
     for cell in cells:
-        beside = cell.wrong
-        if cell.row.alone or beside:
+        if cell.row.alone:
+            await judge(cell)
+        if first := cell.wrong:
             lab.mark(cell)
             await judge(cell)
-            cell.beside = [] if cell.wrong else beside
+            cell.beside = [] if cell.wrong else first
 
 
 async def _beside_each_other(cells: Sequence[Cell]) -> None:

@@ -175,7 +175,7 @@ def _speaking() -> Iterator[Row]:
     bad = unrecorded(400)
     yield _row("a body that is not JSON", partial(_body, content=b"{" * 30), stream=bad, whole=None)
     yield _row("a body that is not UTF-8", partial(_body, content=b'{"model": "\xff"}'), stream=bad, whole=None)
-    yield _row("an empty body", partial(_body, content=b""), stream=bad, whole=None)
+    yield _row("an empty request body", partial(_body, content=b""), stream=bad, whole=None)
     large = unrecorded(413)
     yield _row("a body of 2 MB where 1 MB is the limit", partial(_body, content=b" " * (2 << 20)), stream=large, whole=None)
     yield _row("a chunked body without end", _endless, stream=either(large, unrecorded(0)), whole=None)
