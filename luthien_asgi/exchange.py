@@ -280,6 +280,7 @@ class Exchange:
         target = self._target(client, request.model)
         self.backend_call(request, target)  # refuses what can be refused before there is anything to record
         self._refuse_audio(request)
+        self._refuse_other_models(client, request, target)
         log = await self._begin(client.name, request)
         obs = self._observe(request, target)
         ctx = self._context(request, client.name, log)
@@ -294,6 +295,19 @@ class Exchange:
         if self.services.pipeline.alters_text and "audio" in (request.body.get("modalities") or ()):
             msg = f"The policy {self.services.pipeline.name} may alter what is written, so the answer cannot be spoken as well."
             raise RequestError(msg, param="modalities")
+
+    def _refuse_other_models(self, client: Client, request: ChatRequest, target: Target) -> None:
+        """Raise `RequestError` (404) for a tool that would have the provider ask a model which the client may not ask for.
+
+        Anthropic's advisor is one. The name goes on as it is: only a model of the configuration with that very name may be meant.
+        """
+        if target.passthrough:
+            return
+        for place, tool in enumerate(request.body.get("tools") or ()):
+            asked = tool.get("model") if isinstance(tool, Mapping) else None
+            if isinstance(asked, str) and asked != request.model and self._target(client, asked).wire != target.wire:
+                msg = f"The model {asked[:200]!r} of a tool is not one of this provider's API."
+                raise RequestError(msg, param=f"tools[{place}].model")
 
     async def _begin(self, client: str, request: ChatRequest) -> Transaction:
         begin = Begin(

@@ -48,14 +48,24 @@ def open_for_this_process(path: Path) -> LineFile:
     if file is not None and not file.is_locked:
         file.close()
         return _new(path)
-    candidates = iter([*other_names(path), *own_names(path)]) if file is None else iter(())
-    while file is None:
-        candidate = next(candidates, None)
-        if candidate is None:
-            msg = f"{path} and the names beside it are locked by other recorders"
-            raise OSError(msg)
-        file = claim(candidate, flags=os.O_CREAT, private=True)
+    if file is None:
+        file = _beside(path)
     return file
+
+
+def _beside(path: Path) -> LineFile:
+    """Open the first of the names beside the path that can be. What somebody put there keeps no worker from its work."""
+    seen: OSError | None = None
+    for candidate in (*other_names(path), *own_names(path)):
+        try:
+            file = claim(candidate, flags=os.O_CREAT, private=True)
+        except OSError as error:
+            seen = error
+            continue
+        if file is not None:
+            return file
+    msg = f"{path} and the names beside it are taken, or cannot be opened"
+    raise OSError(msg) from seen
 
 
 def _new(path: Path) -> LineFile:

@@ -161,6 +161,20 @@ async def test_a_model_that_the_key_may_not_ask_for_is_a_404_and_costs_nothing(p
     assert (await ask(driver, path, "fast", BOB)).status == 200
 
 
+async def test_a_tool_may_not_name_a_model_that_its_key_may_not_ask_for() -> None:
+    """Anthropic's advisor asks one at the provider, on the gateway's account."""
+    driver, backend, recorder = make({"alice": ClientKey(key=ALICE, models=["claude-x"]), "bob": BOB})
+
+    async def status(key: str, advisor: str) -> int:
+        tools = [{"type": "advisor_20260301", "name": "advisor", "model": advisor}]
+        asked = body(ANTHROPIC, "claude-x", tools=tools)
+        return (await driver.fetch("POST", ANTHROPIC, json=asked, headers={"x-luthien-key": key})).status
+
+    assert [await status(ALICE, name) for name in ("claude-y", "nobody-has-this", "claude-x")] == [404, 404, 200]
+    assert await status(BOB, "claude-y") == 200
+    assert len(backend.calls) == len(recorder.begun) == 2
+
+
 async def test_each_key_sees_its_own_models() -> None:
     """In the list, in either format, and one by one."""
     driver, _, _ = make({"alice": ClientKey(key=ALICE, models=["claude-sonnet-*"]), "bob": BOB})

@@ -369,6 +369,20 @@ async def test_what_is_no_regular_file_is_refused_without_waiting(tmp_path: Path
                 await JsonlRecorder(wrong).start()
 
 
+async def test_what_somebody_put_beside_the_record_keeps_no_worker_from_its_work(path: Path, tmp_path: Path) -> None:
+    """A link, a folder or a pipe under the name of another worker's file, or of one's own."""
+    (tmp_path / "transactions-1.jsonl").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "transactions-2.jsonl").mkdir()
+    os.mkfifo(tmp_path / f"transactions-{os.getpid()}.jsonl")
+    first, second = JsonlRecorder(path), JsonlRecorder(path)
+    await first.start()
+    await second.start()
+    assert second.path == tmp_path / f"transactions-{os.getpid()}-2.jsonl"
+    await second.aclose()
+    await first.aclose()
+    assert not (tmp_path / "elsewhere").exists()
+
+
 async def test_a_missing_folder_is_an_error_and_is_not_made(tmp_path: Path) -> None:
     """A typing error in the configuration is noticed."""
     with pytest.raises(FileNotFoundError):

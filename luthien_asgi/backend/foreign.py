@@ -22,12 +22,20 @@ _ADDRESS: Final = re.compile(r"\s*(?:(?!data:)[a-z][a-z0-9+.-]*:/|//|www\.|file:
 """What is neither an id, nor data as base64, nor a data URL. (LiteLLM takes `www.` for an address as well.)"""
 _WORDS: Final = frozenset({"filename", "refusal", "text", "thinking", "title"})
 """Fields of a content part that nobody takes for an address."""
+_SPOKEN: Final = frozenset(
+    {"content", "function_call", "name", "reasoning", "reasoning_content", "refusal", "role", "thinking_blocks", "tool_call_id"}
+    | {"tool_calls"}
+)
+"""Fields of a message that hold words, or whose parts are looked at."""
 _DEFINITIONS: Final = ("$defs", "definitions")
 
 
 def check_foreign(params: Mapping[str, Any]) -> None:
     """Raise `RequestError` for what LiteLLM would fetch or blow up; `params` are OpenAI-style parameters."""
     for place, message in enumerate(params.get("messages") or ()):
+        if beside := _beside(message):
+            msg = f"This model takes images and files in content only: an address in {beside!r} would have to be fetched here."
+            raise RequestError(msg, param=f"messages[{place}].{beside}")
         elsewhere = (said for part in _parts(message) for said in _texts(part) if _ADDRESS.match(said))
         if next(elsewhere, None) is not None or not all(url.startswith("data:") for url in _urls(message)):
             msg = "This model takes images as data URLs only: an address would have to be fetched here."
@@ -36,6 +44,13 @@ def check_foreign(params: Mapping[str, Any]) -> None:
         if expanded_size(params.get(name)) > MOST_NODES:
             msg = f"The schemas of {name} grow beyond {MOST_NODES} values when their references are written out."
             raise RequestError(msg, param=name)
+
+
+def _beside(message: Any) -> str:  # noqa: ANN401 - JSON
+    """Return the name of a message's field, beside those that hold words, in which there is an address; or nothing."""
+    fields = message.items() if isinstance(message, Mapping) else ()
+    beside = ((str(name), value) for name, value in fields if name not in _SPOKEN)
+    return next((name for name, value in beside if any(map(_ADDRESS.match, _texts({name: value})))), "")[:100]
 
 
 def check_files(params: Mapping[str, Any]) -> None:

@@ -7,7 +7,7 @@ the first can allow, all of them can deny.
 
 - Anthropic: `mcp_servers`; `tools` of a type other than `custom`, `bash_*`, `text_editor_*`, `computer_*` and `memory_*`.
 - OpenAI chat completions: `web_search_options`, `search_parameters` (xAI); `tools` of a type other than `function` and `custom`,
-  or with a field of another API's tool in them (Gemini's `googleSearch`).
+  and every field of another API's tool in one (Gemini's `googleSearch`): LiteLLM looks for these whatever the type is.
 - OpenAI Responses: `tools` and `additional_tools` of a type other than `function`, `custom`, `local_shell`, `apply_patch`,
   `computer*`, a `shell` with a local environment, a `tool_search` that the client executes.
 
@@ -140,6 +140,23 @@ _CHAT_FIELDS: Final = frozenset(
     {"type", "function", "custom", "cache_control", "strict", "name", "description", "defer_loading", "allowed_callers"}
     | {"input_examples", "eager_input_streaming"}
 )
+_SETTINGS: Final = frozenset(
+    {
+        "user_location",
+        "search_context_size",
+        "search_content_types",
+        "filters",
+        "max_uses",
+        "max_num_results",
+        "max_content_tokens",
+    }
+    | {"allowed_domains", "blocked_domains", "citations", "vector_store_ids", "ranking_options", "container", "environment"}
+    | {"background", "input_fidelity", "input_image_mask", "model", "moderation", "output_compression", "output_format"}
+    | {"partial_images", "quality", "size", "action", "display_width", "display_height", "display_width_px", "display_height_px"}
+    | {"server_label", "server_url", "server_description", "connector_id", "allowed_tools", "require_approval", "headers"}
+    | {"authorization"}
+)
+"""What tools that run at a provider are set up with, in OpenAI's documents and Anthropic's."""
 _RESPONSES_CLIENT: Final = frozenset(
     {"function", "custom", "local_shell", "apply_patch", "computer", "computer_use_preview", "computer-preview"}
 )
@@ -159,11 +176,12 @@ def _anthropic(body: Mapping[str, Any]) -> Iterator[ServerTool]:
 def _openai(body: Mapping[str, Any]) -> Iterator[ServerTool]:
     for place, tool in _objects(body.get("tools")):
         kind = str(tool.get("type", "function"))
-        foreign = sorted(field for field in tool if field not in _CHAT_FIELDS)
+        known = _CHAT_FIELDS
         if kind not in {"function", "custom"}:
+            known = known | _SETTINGS
             yield _tool(kind, ("tools", place), tool)
-        elif foreign:
-            yield _tool(foreign[0], ("tools", place), {})
+        for field in sorted(tool.keys() - known):
+            yield _tool(field, ("tools", place), {})
     for field in ("web_search_options", "search_parameters"):
         if body.get(field) is not None:
             yield _tool(field, (field,), {})

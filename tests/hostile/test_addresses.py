@@ -96,6 +96,9 @@ def bodies(wire: str, kind: str, url: str) -> Iterator[dict[str, Any]]:
         for part in parts[:4]:
             turns = [{"role": "user", "content": "hi"}, {"role": "assistant", "tool_calls": [call]}]
             yield question(wire, kind, messages=[*turns, {"role": "tool", "tool_call_id": "c", "content": [part]}])
+        image = {"type": "image_url", "image_url": {"url": url}}
+        turns = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "look", "images": [image]}]
+        yield question(wire, kind, messages=[*turns, {"role": "user", "content": "go on"}])
     elif wire == "anthropic":
         parts = [
             {"type": "image", "source": {"type": "url", "url": url}},

@@ -49,6 +49,7 @@ def declared(wire: WireName, **body: Any) -> list[tuple[str, bool]]:
         ("openai", {"type": "web_search", "function": {"name": "f"}}, "web_search"),
         ("openai", {"type": "function", "function": {"name": "f"}, "googleSearch": {}}, "googleSearch"),
         ("openai", {"type": "code_interpreter", "container": {"type": "auto"}}, "code_interpreter"),
+        ("openai", {"type": "web_search_preview", "user_location": {}, "search_context_size": "low"}, "web_search"),
         ("responses", {"type": "custom", "name": "f"}, None),
         ("responses", {"type": "local_shell"}, None),
         ("responses", {"type": "apply_patch"}, None),
@@ -66,6 +67,14 @@ def declared(wire: WireName, **body: Any) -> list[tuple[str, bool]]:
 def test_who_runs_a_declared_tool(wire: WireName, tool: dict[str, Any], label: str | None) -> None:
     """The client runs a few types; every other one runs at the provider, known or not."""
     assert declared(wire, tools=[tool]) == ([] if label is None else [(label, False)])
+
+
+@pytest.mark.parametrize("kind", ["function", "image_generation", "web_search", "file_search", "of_tomorrow"])
+def test_no_type_hides_a_tool_of_another_api(kind: str) -> None:
+    """LiteLLM drops the type for Gemini, and looks for its fields; also behind one that is nothing."""
+    tool = {"type": kind, "aaa": 1, "codeExecution": {}, "function": {"name": "f"}}
+    labels = [label for label, _ in declared("openai", tools=[tool])]
+    assert labels == [*([kind] if kind != "function" else []), "aaa", "codeExecution"]
 
 
 def test_server_tools_are_found_wherever_a_request_declares_them() -> None:
