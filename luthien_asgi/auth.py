@@ -43,7 +43,10 @@ OWN_HEADER: Final = "x-luthien-key"
 """The header for this server's key when the usual ones carry the client's own credential for the provider."""
 SHORTEST_KEY: Final = 8
 LONGEST_KEY: Final = 4096
-_UNRESOLVED: Final = "os.environ/"
+_UNRESOLVED: Final = re.compile(
+    r"os\.environ/.*|os\.?[a-z]+[/.:]\w+|env[/.:]\w+|\$\{?\w+\}?|\$?\{\{?[\w. ]+\}?\}", re.IGNORECASE | re.DOTALL
+)
+"""A reference to a variable, as this configuration and others write it, also with a typing error."""
 _BEARER: Final = re.compile(r"bearer[ \t]+(\S.*)\Z", re.IGNORECASE | re.DOTALL)
 
 
@@ -253,7 +256,7 @@ def _problem(name: object, key: object) -> str:
         return f"is not a text of {SHORTEST_KEY} characters or more"
     if len(key) > LONGEST_KEY:
         return f"is longer than {LONGEST_KEY} characters"
-    if key.startswith(_UNRESOLVED):
+    if _UNRESOLVED.fullmatch(key):
         return "is still the name of an environment variable and not its value"
     if key != key.strip() or not key.isprintable():
         return "has spaces around it or characters that no header can carry"

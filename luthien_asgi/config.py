@@ -40,6 +40,8 @@ from luthien_asgi.yaml_lines import Document, read
 __all__ = ["Config", "load"]
 
 _SECTIONS: Final = ("model_list", "policy", "auth", "operators", "approvals", "record", "settings", "limits", "paths", "server")
+_IN_CHARGE: Final = frozenset({"policy", "auth", "approvals", "operators", "record"})
+"""Sections that mean something by being there: an empty one is one whose lines were lost."""
 _LITELLM_SECTIONS: Final = ("litellm_settings", "router_settings", "general_settings", "environment_variables")
 _RECORD_KEYS: Final = ("sink", "config", "content", "mask", "durability")
 _CONTENTS: Final = ("full", "final", "hash")
@@ -126,6 +128,9 @@ def _config(top: Section) -> Config | None:
     sections = top.keys((*_SECTIONS, *_LITELLM_SECTIONS))
     if "model_list" not in sections and isinstance(top.value, dict):
         top.problem("model_list is missing: it says which models there are")
+    for name in _IN_CHARGE & sections.keys():
+        if sections[name].value is None:
+            sections[name].problem("is empty: write what it is to say, or leave it out")
     absent = {name: Section(top.document) for name in _SECTIONS if name not in sections}
     given = {**sections, **absent}
     host, port = _server(given["server"])

@@ -114,6 +114,9 @@ def _key_in_file(section: Section) -> str | None:
 
 
 def _models(section: Section) -> Sequence[str] | None:
+    if section.value is None:
+        section.problem("is empty: write the models, or leave it out for all")
+        return None
     if problem := models_problem(section.value):
         section.problem(problem)
         return None

@@ -61,9 +61,22 @@ def read_policies(section: Section) -> PolicySection:
     """Return the policies; what is wrong with them is in the document."""
     if section.value is None or section.value == []:
         return PolicySection()
+    _refuse_backspaces(section)
     if isinstance(section.value, list):
         return _composition(section, Chain)
     return _entry(section)
+
+
+def _refuse_backspaces(section: Section) -> None:
+    """Note each pattern whose `\\b` YAML made a backspace of: it would match nothing, and say nothing."""
+    if isinstance(section.value, dict):
+        for key in section.value:
+            _refuse_backspaces(section.child(key))
+    elif isinstance(section.value, list):
+        for item in section.items():
+            _refuse_backspaces(item)
+    elif isinstance(section.value, str) and "\b" in section.value:
+        section.problem("holds a backspace, which is what \\b means in double quotes: write a pattern in single quotes")
 
 
 def find_policy(name: str) -> type[Policy]:

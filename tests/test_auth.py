@@ -367,3 +367,21 @@ def test_json_may_have_a_charset_and_a_request_without_a_body_needs_no_type() ->
     guard.check({"host": "localhost"}, method="GET")
     with pytest.raises(ApiError):
         guard.check({"host": "localhost"}, method="post")
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "os.environ/A_KEY",
+        "os.enviorn/A_KEY",
+        "os.env/A_KEY",
+        "env:A_KEY_OF_MINE",
+        "${A_KEY_HERE}",
+        "$A_KEY_HERE",
+        "{{ a.key.here }}",
+    ],
+)
+def test_a_reference_to_a_variable_is_no_key(key: str) -> None:
+    """Of this configuration's form, with a typing error, or of another program's."""
+    with pytest.raises(ConfigError, match="the key of 'me' is still the name of an environment variable"):
+        KeyAuth({"me": key})

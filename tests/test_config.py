@@ -143,9 +143,9 @@ def test_a_record_is_durable_where_the_file_says_so(tmp_path: Path, written: str
     assert config.recorder.durable is durable
 
 
-@pytest.mark.parametrize("written", ["policy:", "policy: []", "auth:", "record:", "record: {}", "settings:", "server: {}"])
+@pytest.mark.parametrize("written", ["policy: []", "record: {}", "settings:", "server: {}", "limits:"])
 def test_an_empty_section_is_as_good_as_none(tmp_path: Path, written: str) -> None:
-    """A section whose content was commented out gives the defaults."""
+    """Where it can only set what has a default, or says itself that it is empty."""
     config = loaded(tmp_path, MODELS + written)
     assert (config.policy, config.auth, config.settings) == (None, None, StreamSettings())
     assert isinstance(config.recorder, NullRecorder)
@@ -405,3 +405,21 @@ async def test_a_record_is_masked_as_the_policies_of_the_file_do_it(tmp_path: Pa
     await recorder.aclose()
     assert "alice" not in record.read_text()
     assert "write to [EMAIL_" in record.read_text()
+
+
+@pytest.mark.parametrize("section", ["policy", "auth", "approvals", "operators", "record"])
+def test_an_empty_section_that_would_be_in_charge_is_a_problem(tmp_path: Path, section: str) -> None:
+    """Its lines were commented out, or are indented wrongly: without a word nobody would be in charge."""
+    file = tmp_path / "luthien.yaml"
+    file.write_text(f"model_list:\n  - {{model_name: m, litellm_params: {{model: openai/m, api_key: k}}}}\n{section}:\n")
+    with pytest.raises(ConfigError, match=f"luthien.yaml:3: {section}: is empty: write what it is to say, or leave it out"):
+        load(file)
+
+
+def test_a_backspace_in_a_pattern_is_a_problem(tmp_path: Path) -> None:
+    r"""In double quotes `\b` is a backspace to YAML, and the pattern would match nothing."""
+    file = tmp_path / "luthien.yaml"
+    policy = 'policy:\n  class: DenyTools\n  config:\n    patterns:\n      bash: "\\brm"\n'
+    file.write_text(f"model_list:\n  - {{model_name: m, litellm_params: {{model: openai/m, api_key: k}}}}\n{policy}")
+    with pytest.raises(ConfigError, match=r"luthien.yaml:7: policy.config.patterns.bash: holds a backspace"):
+        load(file)

@@ -46,9 +46,8 @@ def operator_of(config: Config, key: str) -> Any:
 
 def test_without_the_section_nobody_is_asked(tmp_path: Path) -> None:
     """There is no route either."""
-    for text in ("", "approvals:"):
-        config = loaded(tmp_path, text)
-        assert (config.approvals, config.paths.approvals) == (None, None)
+    config = loaded(tmp_path, "")
+    assert (config.approvals, config.paths.approvals) == (None, None)
 
 
 def test_the_whole_section(tmp_path: Path) -> None:
