@@ -65,6 +65,8 @@ class StreamSettings:
     """Shape of the keepalive frame for OpenAI clients: a comment line is the only one that every SDK ignores."""
     empty_notice: str = "[The answer was removed by a policy.]"
     """Text of an answer that a policy emptied: providers refuse an empty assistant message in the next turn."""
+    message_mark: Literal["off", "transaction"] = "off"
+    """`transaction`: what the gateway says in a policy's name ends with the transaction's id, which the model never knew."""
 
     def __post_init__(self) -> None:
         may_be_zero = {"usage_timeout", "drain_timeout", "commit_after"}
@@ -80,6 +82,9 @@ class StreamSettings:
                 raise ValueError(msg)
         if self.openai_ping not in {"comment", "chunk", "off"}:
             msg = f"openai_ping must be comment, chunk or off, not {self.openai_ping!r}"
+            raise ValueError(msg)
+        if self.message_mark not in {"off", "transaction"}:
+            msg = f"message_mark must be off or transaction, not {self.message_mark!r}"
             raise ValueError(msg)
         if not self.empty_notice.strip():
             msg = "empty_notice must not be blank: providers refuse blank assistant text"

@@ -84,7 +84,7 @@ class Settlement:
             await self._outlet.write(lane.block.choice, action.blocks)
         elif isinstance(action, Deny):
             self._discard(lane)
-            await self._outlet.say(lane.block.choice, action.message)
+            await self._outlet.say(lane.block.choice, self._marked(action.message))
             self._outlet.choice(lane.block.choice).thinking_denied |= lane.block.kind in THINKING
         elif isinstance(action, Stop):
             await self._stop(lane.block.choice, action)
@@ -111,7 +111,7 @@ class Settlement:
             await self._release(lane)
         if choice.said and not choice.spoke:
             self._log.note("the policy emptied the answer: the client got the notice text")
-            await self._outlet.say(choice.index, self._settings.empty_notice)
+            await self._outlet.say(choice.index, self._marked(self._settings.empty_notice))
         finish = self._make.finish(choice.index, "stop") if self.stopped or choice.finish is None else choice.finish
         await self._outlet.put(finish, read_part(finish))
 
@@ -155,7 +155,12 @@ class Settlement:
         for state in self._outlet.choices.values():
             await self._outlet.write(state.index, state.messages)
             state.messages.clear()
-        await self._outlet.say(choice, verdict.message)
+        await self._outlet.say(choice, self._marked(verdict.message))
+
+    def _marked(self, message: str) -> str:
+        """Return a message of the gateway's with what the model could not have written, where that is wanted."""
+        marks = self._settings.message_mark == "transaction" and message
+        return f"{message}\n[x-luthien-transaction: {self._log.begin.id}]" if marks else message
 
     # --- tool calls -----------------------------------------------------------------------------------------------------
 
@@ -172,7 +177,7 @@ class Settlement:
         if choice.thinking_denied:
             self._discard(lane)
             return
-        choice.messages += [Block(kind=BlockKind.TEXT, text=warning) for warning in judgement.warnings]
+        choice.messages += [Block(kind=BlockKind.TEXT, text=self._marked(warning)) for warning in judgement.warnings]
         if isinstance(action, Allow):
             surviving.append(lane)
         elif isinstance(action, Resample | Defer):
@@ -182,7 +187,7 @@ class Settlement:
             surviving.clear()
         elif isinstance(action, Deny):
             self._discard(lane)
-            choice.messages += [Block(kind=BlockKind.TEXT, text=action.message)] if action.message else []
+            choice.messages += [Block(kind=BlockKind.TEXT, text=self._marked(action.message))] if action.message else []
         elif isinstance(action, Replace):
             self._replace_call(choice, lane, action, surviving)
 
