@@ -66,7 +66,7 @@ class Answer:
         )
         self._hooks = StepHooks(step, terms, self._judge)
         self._rewriter = Rewriter(step, self._hooks, terms)
-        self._assembler = BlockAssembler()
+        self._assembler = BlockAssembler(most=terms.settings.answer_blocks)
         self._lanes: dict[OpenBlock, Lane] = {}
         self._settlement = Settlement(step, outlet=self._outlet, make=terms.make, log=terms.log, settings=terms.settings)
         self._short_cut = ShortCut(

@@ -7,12 +7,14 @@ is reused with another id is another call.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from luthien_asgi.blocks import Block, BlockKind
 from luthien_asgi.chunks import Part
+from luthien_asgi.errors import BackendError
 from luthien_asgi.halves import joined
 
 __all__ = ["BlockAssembler", "OpenBlock", "Step"]
@@ -103,9 +105,15 @@ _Key = tuple[int, int | None]
 
 
 class BlockAssembler:
-    """Feeds on the parts of one answer."""
+    """Feeds on the parts of one answer.
 
-    def __init__(self) -> None:
+    Args:
+        most: Blocks that an answer may have; one more is a `BackendError`.
+    """
+
+    def __init__(self, *, most: int = sys.maxsize) -> None:
+        self._most = most
+        self._begun = 0
         self._bounded: dict[_Key, OpenBlock] = {}
         self._sequential: dict[int, OpenBlock] = {}
         self._tools: dict[_Key, OpenBlock] = {}
@@ -189,6 +197,10 @@ class BlockAssembler:
         return bool(current.signature) and bool(part.text)
 
     def _begin(self, part: Part, *, bounded: bool) -> OpenBlock:
+        self._begun += 1
+        if self._begun > self._most:
+            msg = f"the provider's answer has more than {self._most} blocks (answer_blocks)"
+            raise BackendError(msg)
         index = self._counts.get(part.choice, 0)
         self._counts[part.choice] = index + 1
         kind = part.kind or BlockKind.OTHER

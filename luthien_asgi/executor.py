@@ -36,6 +36,8 @@ from luthien_asgi.writer import ChunkMaker, QueueSink, Sink
 __all__ = ["Opening", "PolicyExecutor", "as_failure"]
 
 _log: Final = logger_of(__name__)
+_TURN: Final = 128
+"""Chunks that are taken in one turn of the event loop: a provider may put any number into one event."""
 
 
 class Opening(Protocol):
@@ -230,6 +232,7 @@ class _Run:
         pass_plain = answer.pass_plain
         runs = run_stream(stream)
         read = runs.next_run if runs is not None else partial(anext, stream)
+        taken = 0
         while not answer.stopped:
             item = runs.take_ready() if runs is not None else None
             if item is None:
@@ -240,6 +243,8 @@ class _Run:
                 await self._take_run(item, answer)
             else:
                 self._adopt(item)
+                if (taken := taken + 1) % _TURN == 0:
+                    await asyncio.sleep(0)  # what came together may be much: the others have a turn
                 if not pass_plain(item):
                     await answer.take(item if gate.open else gate.passed(item), NO_PART)
 

@@ -57,6 +57,8 @@ class StreamSettings:
     """Content of one whole answer: what a client that does not stream makes us keep."""
     policy_threads: int = 8
     """Threads for hooks marked `@blocking`, for all transactions together."""
+    answer_blocks: int = 10_000
+    """Blocks (texts, thoughts, tool calls …) of one answer under a policy: each costs more than its text."""
     hook_items: int = 100_000
     """Chunks, texts or blocks that one call of a hook may return: a generator need not have an end."""
     resamples: int = 8

@@ -109,6 +109,21 @@ async def test_the_name_of_a_function_call_is_the_one_that_was_judged(client: Wi
 
 
 @pytest.mark.parametrize("client", CLIENTS)
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize("turned", [False, True])
+async def test_a_function_call_hides_no_tool_call(client: WireName, stream: bool, turned: bool) -> None:
+    """Both forms in one answer: each is judged, also where their numbers and ids are made to look alike."""
+    legacy: list[dict[str, Any]] = [{"function_call": {"name": "ok", "arguments": ""}}]
+    tools = [call(0, "call_c_0" if turned else None, "bash", EVIL), call(2**31 - 1, None, "bash", EVIL)]
+    pieces = [*tools, *legacy] if turned else [*legacy, *tools]
+    for policy in (DenyTools(names=["bash"]), DenyTools(allow_only=["ok"]), GuardShell()):
+        answer = decoded(openai(*pieces), "openai")
+        run = await run_policy(policy, ScriptedBackend(answer), client=client, stream=stream)
+        assert b"rm -rf" not in b"".join(run.frames)
+        assert all(each.name == "ok" for each in run.tool_calls)
+
+
+@pytest.mark.parametrize("client", CLIENTS)
 async def test_calls_that_take_each_others_number_arrive(client: WireName) -> None:
     """Some providers give every call the number 0: each is a call, as long as none comes back."""
     events = openai(

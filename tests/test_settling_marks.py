@@ -34,7 +34,11 @@ class Empties(Judge):
 
 @pytest.mark.parametrize("client", CLIENTS)
 @pytest.mark.parametrize("stream", [True, False])
-@pytest.mark.parametrize("policy", [Judge(Deny("No.")), Judge(Stop("No.")), Together([Judge(Deny("No."))]), Empties()], ids=["deny", "stop", "together", "empty"])
+@pytest.mark.parametrize(
+    "policy",
+    [Judge(Deny("No.")), Judge(Stop("No.")), Together([Judge(Deny("No."))]), Empties()],
+    ids=["deny", "stop", "together", "empty"],
+)
 async def test_a_message_has_the_id_that_the_header_has(policy: Any, stream: bool, client: WireName) -> None:
     """Each one; the model's own words about a denial have none."""
     answer = chunks("It was denied.", ToolCall("call_1", "bash"))

@@ -32,6 +32,8 @@ class SplitPart(NamedTuple):
 
 NOTHING: Final = SplitPart({})
 TEXT_RIDER: Final = {"kind": "text", "phase": "delta"}
+_NUMBERS: Final = 2**31
+"""Numbers that a provider can give; the one after them is a `function_call`'s, which is none of the tool calls beside it."""
 _LEGACY: Final = Own(form={"function_call": True})
 _OTHER_RIDER: Final = {"kind": "other", "phase": "delta"}
 
@@ -177,7 +179,7 @@ def _function_call(head: _Data, delta: _Data, choice: int, *, extras: bool) -> I
     if not isinstance(call, dict):
         raise malformed()
     name = f"call_{head['id']}_{choice}" if call.get("name") else ""
-    yield from _tool_call({"function": call}, 0, name, extras=False, form=_LEGACY if extras else Own())
+    yield from _tool_call({"function": call}, _NUMBERS, name, extras=False, form=_LEGACY if extras else Own())
 
 
 def _media(delta: _Data) -> Iterator[SplitPart]:
@@ -220,6 +222,6 @@ def number(value: object, default: int) -> int:
         return default
     if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 10:
         return int(value)
-    if type(value) is int and 0 <= value < 2**31:
+    if type(value) is int and 0 <= value < _NUMBERS:
         return value
     raise malformed()

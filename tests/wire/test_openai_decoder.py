@@ -236,12 +236,12 @@ def test_a_custom_call_keeps_its_free_text() -> None:
 
 
 def test_a_legacy_function_call_is_a_tool_call() -> None:
-    """With an id of its own, and the finish reason of tool calls."""
+    """With an id and a number of its own, and the finish reason of tool calls."""
     chunks = good("function_call")
     found = [delta["tool_calls"][0] for delta in deltas(chunks) if "tool_calls" in delta]
     assert found == [
-        {"index": 0, "id": "call_chatcmpl-corpus_0", "type": "function", "function": {"name": "get", "arguments": ""}},
-        {"index": 0, "function": {"arguments": '{"x":1}'}},
+        {"index": 2**31, "id": "call_chatcmpl-corpus_0", "type": "function", "function": {"name": "get", "arguments": ""}},
+        {"index": 2**31, "function": {"arguments": '{"x":1}'}},
     ]
     assert chunks[-1]["choices"][0]["finish_reason"] == "tool_calls"
 
