@@ -7,6 +7,7 @@ this user and this configuration file.
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -36,7 +37,7 @@ def read_approvals(section: Section, *, clients: Keys | None, operators: Keys | 
     own = _own_keys(section, keys, clients) if "keys" in keys or operators is None else operators
     directory = keys["directory"].text() if "directory" in keys else None
     given: dict[str, Any] = {
-        "directory": Path(directory) if directory is not None else default_folder(str(Path(section.document.file).resolve())),
+        "directory": Path(directory) if directory is not None else default_folder(_absolute(section.document.file)),
         "notify": _function(keys["notify"]) if "notify" in keys else None,
         **{name: _positive(keys[name], whole=name == "limit") for name in ("timeout", "limit") if name in keys},
     }
@@ -47,6 +48,11 @@ def read_approvals(section: Section, *, clients: Keys | None, operators: Keys | 
     except ConfigError as error:
         section.problem(str(error), at="directory" if directory is not None else None)
         return None
+
+
+def _absolute(file: str) -> str:
+    """Return a file's name from the root: the same for all workers, whatever a symbolic link in it leads to meanwhile."""
+    return os.path.abspath(file)  # noqa: PTH100 - `absolute()` keeps `..`
 
 
 def _own_keys(section: Section, keys: Mapping[str, Section], clients: Keys | None) -> Keys:

@@ -42,8 +42,11 @@ class Answer:
 
 
 def folder_of(file: str) -> Path:
-    """Return where the servers of a configuration file are found."""
-    return default_folder(f"control:{Path(file).resolve()}")
+    """Return where the servers of a configuration file are found.
+
+    It is the file's name that counts, and not what a symbolic link on the way leads to, which may be another file by now.
+    """
+    return default_folder(f"control:{os.path.abspath(file)}")  # noqa: PTH100 - `absolute()` keeps `..`
 
 
 class Control:

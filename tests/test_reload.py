@@ -119,8 +119,8 @@ class Running:
 
 
 @contextlib.asynccontextmanager
-async def running(file: File, **options: Any) -> AsyncIterator[Running]:
-    gateway = create_app(load(file.path), follow=True)
+async def running(file: File, *, path: Path | None = None, **options: Any) -> AsyncIterator[Running]:
+    gateway = create_app(load(path or file.path), follow=True)
     for name, value in options.items():
         setattr(gateway, name, value)
     found = Running(gateway, file)
@@ -323,6 +323,34 @@ async def test_a_file_that_changes_is_taken(file: File) -> None:
         file.replaces("Hello", "Back")
         await until(is_taken)
         assert await server.text() == "Back"
+
+
+@pytest.mark.usefixtures("quick")
+async def test_a_file_behind_a_link_that_is_swapped_is_taken(file: File, home: Path) -> None:
+    """As a cluster mounts one: the command still reaches the server, which was started by the same name."""
+    link, mounted = file.folder / "..data", file.folder / "mounted.yaml"
+
+    def mount(version: str) -> None:
+        folder = file.folder / version
+        folder.mkdir()
+        (folder / "luthien.yaml").write_bytes(file.path.read_bytes())
+        new = file.folder / "..new"
+        new.symlink_to(version)
+        new.rename(link)
+
+    mount("1")
+    mounted.symlink_to("..data/luthien.yaml")
+    async with running(file, path=mounted) as server:
+        await until(lambda: bool(list(home.glob("*/*.sock"))))
+        file.replaces("Hello", "Watched")
+        mount("2")
+        await until(lambda: server.gateway._generations.current.config.version == load(mounted).version)
+        assert await server.text() == "Watched"
+        file.replaces("Hello", "Asked")
+        mount("3")
+        (answer,) = await ask_all(str(mounted))
+        assert (answer.problems, answer.pid) == ("", os.getpid())
+        assert await server.text() == "Asked"
 
 
 @pytest.mark.usefixtures("quick")
