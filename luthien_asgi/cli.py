@@ -258,6 +258,8 @@ def _reload(arguments: argparse.Namespace) -> int:
 
 
 def _check(arguments: argparse.Namespace) -> int:
+    from luthien_asgi.server import create_app
+
     try:
         config = _loaded(arguments.config)
     except ConfigError as error:
@@ -267,6 +269,11 @@ def _check(arguments: argparse.Namespace) -> int:
         _say(f"{warning} (warning)")
     if complaint := _refusal(config, config.host):
         _say(f"{config.file}: {complaint}")
+        return WRONG
+    try:
+        create_app(config)  # made, not started: it has checks of its own
+    except ConfigError as error:
+        _say(f"{config.file}: {error}")
         return WRONG
     _print_summary(config)
     return 0

@@ -6,8 +6,10 @@ A record that stays the same over a change of the configuration so stays open: o
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
-from luthien_asgi.recorder import Begin, End, TransactionRecorder, is_durable, is_healthy
+from luthien_asgi.record_routes import RecordFinder
+from luthien_asgi.recorder import Begin, End, TransactionRecorder
 
 __all__ = ["Lease", "SharedRecorder"]
 
@@ -40,23 +42,20 @@ class SharedRecorder:
 
 
 class Lease:
-    """A recorder (`DurableRecorder`) in the hands of one user."""
+    """A recorder in the hands of one user: what else the recorder has (`durable`, `healthy`, `find`, …) its lease has too."""
 
     def __init__(self, shared: SharedRecorder) -> None:
         self._shared = shared
         self._recorder = shared.recorder
         self._is_open = False
         self.wants_blocks = shared.recorder.wants_blocks
+        if isinstance(shared.recorder, RecordFinder):
+            self.find = shared.recorder.find  # a protocol's check looks at what is there, and asks no `__getattr__`
 
-    @property
-    def durable(self) -> bool:
-        """What the recorder says."""
-        return is_durable(self._recorder)
-
-    @property
-    def healthy(self) -> bool:
-        """What the recorder says."""
-        return is_healthy(self._recorder)
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - the recorder's own
+        if name.startswith("_"):
+            raise AttributeError(name)
+        return getattr(self._recorder, name)
 
     async def start(self) -> None:
         """Open it. Twice is once."""

@@ -23,6 +23,7 @@ from luthien_asgi import __version__, policies
 from luthien_asgi.cli import main
 from luthien_asgi.demo.play import scene_of
 from luthien_asgi.demo.scenes import JUDGE, TRUSTED
+from luthien_asgi.errors import ConfigError
 from luthien_asgi.serving import ServeError, bind, is_loopback, url_of
 from luthien_asgi.testing import Answer, ScriptedProvider, Stall, accumulate_openai
 
@@ -167,6 +168,21 @@ def test_check_tells_every_problem_and_its_line(file: Path, capsys: pytest.Captu
         f"{file}:2: polcy: unknown key; did you mean 'policy'?",
         f"{file}:3: limits.streams: streams must be a positive whole number, not 0",
     ]
+
+
+def test_check_makes_the_gateway(file: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Good means that it starts: what only the gateway itself refuses is refused here too."""
+    more = "operators: {keys: [operator-key-1]}\nrecord: {config: {path: " + str(file.with_name("t.jsonl")) + "}}\n"
+    file.write_text(MODELS + more + "paths: {records: /luthien/records}\n")
+    assert main(["check", "--config", str(file)]) == 0
+    assert f"{file}: good" in capsys.readouterr().out
+
+    def refuse(*_: object, **__: object) -> None:
+        raise ConfigError("it does not fit")
+
+    monkeypatch.setattr("luthien_asgi.middleware.check_needs", refuse)
+    assert main(["check", "--config", str(file)]) == 2
+    assert capsys.readouterr().out == f"{file}: it does not fit\n"
 
 
 def test_check_imports_neither_litellm_nor_a_server(file: Path) -> None:

@@ -25,7 +25,9 @@ from luthien_asgi import (
 )
 from luthien_asgi.config import load
 from luthien_asgi.jsonl_search import SearchError, search
-from luthien_asgi.recorder import Transaction
+from luthien_asgi.recorder import NullRecorder, Transaction
+from luthien_asgi.server import create_app
+from luthien_asgi.shared_recorder import SharedRecorder
 from luthien_asgi.testing import ASGIDriver, ScriptedBackend, chunks
 
 CHAT, AT = "/v1/chat/completions", "/luthien/records"
@@ -228,3 +230,32 @@ def test_the_file_opts_in(path: Path, tmp_path: Path, written: str, problem: str
             load(file)
     else:
         assert load(file).paths.records == AT
+
+
+@pytest.mark.litellm
+async def test_a_gateway_shows_its_record(path: Path, tmp_path: Path) -> None:
+    """There several configurations share a recorder, one after the other."""
+    async with recording(path, durability="strict") as recorder:
+        name = await answered(make(recorder))
+    file = tmp_path / "luthien.yaml"
+    file.write_text(f"paths: {{records: {AT}}}\n" + MODELS + KEYS + RECORD.replace("PATH", str(path)))
+    driver = ASGIDriver(create_app(load(file)))
+    async with driver.lifespan():
+        status, found = await look(driver, name)
+        assert (status, found["id"]) == (200, name)
+        assert (await look(driver, name, CLIENT))[0] == 401
+
+
+def test_a_lease_has_what_its_recorder_has(path: Path) -> None:
+    """And nothing that it has not."""
+
+    class Own(NullRecorder):
+        durable = True
+        healthy = False
+
+    lease: Any = SharedRecorder(Own()).lease()
+    assert (lease.durable, lease.healthy, hasattr(lease, "find")) == (True, False, False)
+    lease = SharedRecorder(JsonlRecorder(path)).lease()
+    assert (lease.durable, lease.healthy, hasattr(lease, "find")) == (False, True, True)
+    lease = SharedRecorder(NullRecorder()).lease()
+    assert not any(hasattr(lease, name) for name in ("durable", "healthy", "find"))
