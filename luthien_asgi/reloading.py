@@ -71,6 +71,8 @@ class Reloader:
         self._tasks: set[asyncio.Task[Outcome]] = set()
         self._code = {path: _signature(path) for path in _modules(generations.current.config)}
         self._code_changed = False
+        self._tried: Signature | None = None
+        """The files as they were when they were last read, taken or not; None where that is not known."""
         self.last = Outcome(0, generations.current.config.version)
         self.refused_at: float | None = None
         """When a configuration was refused, in seconds since 1970, if none was taken since."""
@@ -107,6 +109,10 @@ class Reloader:
             return self.last
 
     async def _attempt(self, *, changed_only: bool) -> str:
+        found = self._files()
+        if changed_only and found == self._tried:
+            return self.last.problems  # somebody asked meanwhile
+        self._tried = found
         try:
             config = await asyncio.to_thread(load, self._path)
             before = self._generations.current.config
@@ -154,19 +160,19 @@ class Reloader:
 
     async def follow(self) -> None:
         """Reload whenever the files have changed, until this is cancelled."""
-        tried = self._files() if self._is_as_read() else None
+        if self._tried is None and self._is_as_read():
+            self._tried = self._files()
         while True:
             await asyncio.sleep(INTERVAL)
             self._look_at_code()
             found = self._files()
-            if found == tried:
+            if found == self._tried:
                 continue
             while True:
                 await asyncio.sleep(INTERVAL)
                 if (now := self._files()) == found:
                     break
                 found = now
-            tried = found
             await self._reload(self._asked, changed_only=True)
 
     def _files(self) -> Signature:

@@ -354,6 +354,33 @@ async def test_a_file_behind_a_link_that_is_swapped_is_taken(file: File, home: P
 
 
 @pytest.mark.usefixtures("quick")
+async def test_what_somebody_had_taken_is_not_taken_again(file: File, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor read again, and what was refused is not refused twice: the watch looks for what has changed since."""
+    read: list[str] = []
+
+    def counted(path: str) -> Any:
+        read.append(path)
+        return load(path)
+
+    monkeypatch.setattr(reloading, "load", counted)
+    looks: list[None] = []
+    async with running(file) as server:
+        look = server.reloader._look_at_code
+        monkeypatch.setattr(server.reloader, "_look_at_code", lambda: (looks.append(None), look()))
+        for number, section in enumerate(({"class": "UpperCase"}, {"class": "Nonsense"}), start=1):
+            file.write(policy=section)
+            problems = await server.reload()
+            assert ("Nonsense" in problems) == (number == 2)
+            at = len(looks)
+            await until(lambda at=at: len(looks) >= at + 6)  # type: ignore[misc]  # a look, and what would settle, are over
+            assert len(read) == number
+            assert server.reloader.last.problems == problems
+        file.write(policy=None)
+        await until(lambda: len(read) == 3)
+        await until(lambda: server.reloader.refused_at is None)
+
+
+@pytest.mark.usefixtures("quick")
 async def test_a_half_written_file_is_waited_for(file: File, monkeypatch: pytest.MonkeyPatch) -> None:
     """While it grows nothing is read."""
     reads = []
