@@ -86,15 +86,17 @@ async def started(kind: str, folder: Path, provider: str) -> AsyncIterator[Start
     path = os.pathsep.join([str(folder), os.environ.get("PYTHONPATH", "")])
     settings = {**os.environ, "PYTHONPATH": path, "LITELLM_GATE": str(gate), "LUTHIEN_CONFIG": str(config)}
     with log.open("w") as written:
-        process = await asyncio.create_subprocess_exec(sys.executable, *command, env=settings, stdout=written, stderr=written)
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, *command, env=settings, stdout=written, stderr=written, start_new_session=True
+        )
     # Connecting is tried again in growing steps until the server listens.
     transport = httpx.AsyncHTTPTransport(retries=8)
     try:
         async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", transport=transport, timeout=SECONDS) as client:
             yield Started(process, client, gate, log)
     finally:
-        if process.returncode is None:
-            process.kill()
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)  # with its workers, who would not notice
         await process.wait()
 
 
