@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import importlib.util
 import ipaddress
 import math
 import os
 import signal
 import socket
 from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any
+from typing import Any, Literal
 
 import uvicorn
 
@@ -61,10 +62,19 @@ def server_for(app: ASGIApp, *, drain_timeout: float, log_level: str = "info") -
 
     The gateway ends those that still run then; the server cancels what has not ended when their last words could be said.
     """
-    config = uvicorn.Config(app, log_level=log_level, lifespan="on", server_header=False)
+    config = uvicorn.Config(app, log_level=log_level, lifespan="on", server_header=False, http=_http())
     server = uvicorn.Server(config)
     drains_for(server, drain_timeout)
     return server
+
+
+def _http() -> type[asyncio.Protocol] | Literal["h11"]:
+    """Return who speaks HTTP: the fast one where it is installed (the extra `fast`). Both bound what a request's head may be."""
+    if importlib.util.find_spec("httptools") is None:
+        return "h11"
+    from luthien_asgi.bounded_http import BoundedHttpToolsProtocol
+
+    return BoundedHttpToolsProtocol
 
 
 def drains_for(server: uvicorn.Server, drain_timeout: float) -> None:
