@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 from luthien_asgi.context import ObservabilityContext, PolicyContext
 from luthien_asgi.drain import ShutdownError
 from luthien_asgi.errors import ApiError, RequestDenied
-from luthien_asgi.hook_run import bounded
+from luthien_asgi.hook_run import LateCall, bounded
 from luthien_asgi.hooks import HookCaller
 from luthien_asgi.logs import logger_of
 from luthien_asgi.queues import End, Failed, Terminal
@@ -135,8 +135,10 @@ class Closing:
         try:
             work = self.services.recorder.end(end)
             await bounded(work, settings.record_timeout, grace=settings.close_timeout, what="the recorder")
-        except Exception:
-            _log.exception("the end of transaction %s could not be recorded", end.id)
+        except Exception as error:
+            # A recorder's own error is a known state, and it may be that of every answer for a while.
+            known = isinstance(error, (ApiError, LateCall))
+            _log.error("the end of transaction %s could not be recorded: %r", end.id, error, exc_info=not known)
             return False
         return True
 

@@ -325,7 +325,13 @@ class Exchange:
             work = self.services.recorder.begin(begin)
             await bounded(work, settings.record_timeout, grace=settings.close_timeout, what="the recorder")
         except Exception as error:
-            _log.exception("a transaction could not be recorded, so it is refused")
+            # A recorder's own error is a known state, and it may be that of every request for a while.
+            _log.error(
+                "transaction %s could not be recorded, so it is refused: %r",
+                self.id,
+                error,
+                exc_info=not isinstance(error, (ApiError, LateCall)),
+            )
             msg = "The transaction cannot be recorded now, so it is not begun."
             raise ApiError(msg, status=503) from error
         return Transaction(begin)

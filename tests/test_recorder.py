@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import time
+from typing import Any
 
 import pytest
 
+from luthien_asgi import LuthienMiddleware
 from luthien_asgi.blocks import Block, BlockKind
-from luthien_asgi.recorder import Begin, MemoryRecorder, NullRecorder, Transaction, TransactionRecorder, VerdictRecord
+from luthien_asgi.jsonl import RecorderError
+from luthien_asgi.recorder import Begin, End, MemoryRecorder, NullRecorder, Transaction, TransactionRecorder, VerdictRecord
+from luthien_asgi.testing import ASGIDriver, ScriptedBackend, chunks
 
 BEGIN = Begin(
     id="t1", at=1.5, wire="openai", path="/v1/chat/completions", model="m", stream=True, client="alice", request={"model": "m"}
@@ -132,3 +136,42 @@ async def test_the_null_recorder_wants_nothing_and_keeps_nothing() -> None:
     await recorder.aclose()
     await recorder.aclose()
     assert vars(recorder) == {}
+
+
+async def nowhere(scope: Any, receive: Any, send: Any) -> None:
+    raise AssertionError(scope)
+
+
+class Refuses(MemoryRecorder):
+    """Cannot keep what it is asked to."""
+
+    def __init__(self, error: Exception, at: str) -> None:
+        super().__init__()
+        self.error, self.at = error, at
+
+    async def begin(self, begin: Begin) -> None:
+        if self.at == "begin":
+            raise self.error
+        await super().begin(begin)
+
+    async def end(self, end: End) -> None:
+        if self.at == "end":
+            raise self.error
+        await super().end(end)
+
+
+@pytest.mark.parametrize("at", ["begin", "end"])
+@pytest.mark.parametrize("known", [True, False], ids=["known", "unknown"])
+async def test_what_a_recorder_says_by_itself_is_one_line_of_the_log(
+    at: str, known: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """While a disk is full each request is refused; a defect of a recorder is logged with its place."""
+    error = RecorderError("The transaction cannot be recorded now.") if known else ValueError("a defect")
+    driver = ASGIDriver(LuthienMiddleware(nowhere, backend=ScriptedBackend(chunks("Hi")), recorder=Refuses(error, at)))
+    body = {"model": "scripted", "messages": [{"role": "user", "content": "Hi"}]}
+    got = await driver.fetch("POST", "/v1/chat/completions", json=body)
+    assert got.status == (503 if at == "begin" else 200)
+    (line,) = [record for record in caplog.records if "could not be recorded" in record.message]
+    assert got.headers["x-luthien-transaction"] in line.message
+    assert bool(line.exc_info) == (not known)
+    assert ("cannot be recorded now" in line.message) == known
