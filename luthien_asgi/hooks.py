@@ -150,7 +150,13 @@ class HookCaller:
     def _give_up(self, plan: PolicyPlan, hook: Hook, left: Sequence[object]) -> None:
         self._abandoned.count += 1
         keep(left)
-        _log.warning("the hook %s of the policy %s did not end when it was told to: it is given up", hook.__name__, plan.name)
+        _log.warning(
+            "the hook %s of the policy %s did not end when it was told to: it is given up (%s%s)",
+            hook.__name__,
+            plan.name,
+            _place(hook),
+            f"; transaction {self._log.begin.id}" if self._log is not None else "",
+        )
         if self._log is not None:
             self._log.note(f"the policy {plan.name} did not end in {hook.__name__} and was given up")
         if self.obs is not None:
@@ -190,6 +196,12 @@ class _InThread:
             return False
         self._job.is_left = True
         return self._job.future.running()
+
+
+def _place(hook: Hook) -> str:
+    """Return where a hook's code begins."""
+    code = getattr(inspect.unwrap(hook), "__code__", None)
+    return f"{code.co_filename}:{code.co_firstlineno}" if code is not None else "not Python code"
 
 
 def _failed(plan: PolicyPlan, hook: Hook) -> PolicyError:

@@ -152,7 +152,8 @@ async def test_a_hook_that_swallows_its_cancellation_is_given_up(
     assert case.end.error is not None
     assert case.end.error["message"] == f"The policy Never did not answer in {hook} within its time."
     assert f"the policy Never did not end in {hook} and was given up" in case.end.notes
-    assert f"the hook {hook} of the policy Never did not end when it was told to: it is given up" in caplog.text
+    assert f"the hook {hook} of the policy Never did not end when it was told to: it is given up ({__file__}:" in caplog.text
+    assert f"; transaction {case.end.id})" in caplog.text
 
 
 @pytest.mark.parametrize("how", NEVER)
