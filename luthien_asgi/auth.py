@@ -175,12 +175,24 @@ class LoopbackGuard:
             raise _forbidden("this server answers requests to localhost only: the Host header names another, or none")
         if not all(_is_loopback_origin(origin) for origin in _values(headers, "origin")):
             raise _forbidden("this server does not answer web pages of other origins")
-        if any(name.lower() in _FORWARDING for name in headers):
-            raise _forbidden("a proxy passed this request on, and whom it came from cannot be known: keys are needed behind one")
+        if self.was_forwarded(headers):
+            raise self.stranger(headers)
         if any(site.lower() == "cross-site" for site in _values(headers, "sec-fetch-site")):
             raise _forbidden("this server does not answer web pages of other sites")
         if method.upper() not in {"GET", "HEAD"}:
             _check_json(_values(headers, "content-type"))
+
+    @staticmethod
+    def was_forwarded(names: Iterable[str]) -> bool:
+        """Tell whether one of these is a header that a proxy adds."""
+        return any(name.lower() in _FORWARDING for name in names)
+
+    @classmethod
+    def stranger(cls, names: Iterable[str]) -> ApiError:
+        """Return the error for a request of these headers that comes, or may come, from another machine."""
+        if cls.was_forwarded(names):
+            return _forbidden("a proxy passed this request on, and whom it came from cannot be known: keys are needed behind one")
+        return _forbidden("this server has no auth section, so it answers callers on its own machine only")
 
     def knows(self, credential: str) -> bool:
         """Tell that no credential is one of this server's: it has none."""

@@ -293,6 +293,10 @@ class LuthienMiddleware:
             with drain:
                 await self._admit(route, exchange)
 
+    async def refuse(self, scope: Scope, receive: Receive, send: Send, error: ApiError) -> None:
+        """Answer an HTTP request with an error, in the format of its route, whatever it asks for."""
+        await self._fail(self._exchange(self._route_of(scope) or "chat", scope, receive, send), error)
+
     async def _admit(self, route: _Route, exchange: Exchange) -> None:
         if route in _OPERATORS:
             await self._run(route, exchange)

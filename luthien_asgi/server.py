@@ -19,6 +19,7 @@ import os
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
+from luthien_asgi.auth import LoopbackGuard
 from luthien_asgi.errors import ConfigError
 from luthien_asgi.logs import logger_of
 from luthien_asgi.stop_signals import StopSignals
@@ -78,7 +79,8 @@ class Gateway:
         generation = self._generations.current
         # A `Host` header proves nothing about who is at the other end; the peer's address does.
         if generation.local_only and scope["type"] == "http" and not _is_local(scope.get("client")):
-            await _refused(scope, receive, send)
+            names = [name.decode("latin-1") for name, _ in scope["headers"]]
+            await generation.middleware.refuse(scope, receive, send, LoopbackGuard.stranger(names))
             return
         await generation.middleware(scope, receive, send)
 
@@ -140,14 +142,6 @@ def _is_local(client: Sequence[Any] | None) -> bool:
         return client is not None and ipaddress.ip_address(client[0]).is_loopback
     except ValueError:
         return False
-
-
-async def _refused(scope: Scope, receive: Receive, send: Send) -> None:
-    from starlette.responses import JSONResponse
-
-    message = "this server has no auth section, so it answers callers on its own machine only"
-    body = {"type": "error", "error": {"type": "permission_error", "message": message}}
-    await JSONResponse(body, status_code=403)(scope, receive, send)
 
 
 def preload(*, tokenizer: bool = True) -> None:

@@ -107,6 +107,25 @@ async def test_without_keys_only_callers_on_this_machine_are_answered(client: An
     assert await answered(server.create_app(config()), client) == status
 
 
+@pytest.mark.parametrize("header", ["X-Forwarded-For", "Forwarded", "Via", ""])
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/responses", "/v1/messages", "/v1/embeddings"])
+async def test_who_is_not_let_in_is_told_why_in_its_own_format(path: str, header: str) -> None:
+    """Also where the server takes a proxy's word for the caller's address, as uvicorn does, and for a route that is not there."""
+    app = server.create_app(config())
+
+    async def served(scope: Any, receive: Any, send: Any) -> None:
+        await app({**scope, "client": ("192.0.2.7", 50_000)}, receive, send)
+
+    caller = driver(served)
+    fetched = await caller.fetch(
+        "POST", path, json={}, headers={"host": "localhost", **({header: "192.0.2.7"} if header else {})}
+    )
+    why = "A proxy passed this request on" if header else "This server has no auth section"
+    body = fetched.json()
+    assert (fetched.status, body["error"]["message"].startswith(why)) == (403, True)
+    assert ("type" in body, "param" in body["error"]) == (path == "/v1/messages", path != "/v1/messages")
+
+
 async def test_with_keys_callers_from_everywhere_are_answered() -> None:
     """Who has a key is known."""
     assert await answered(server.create_app(config(auth=["client-key"])), ("192.0.2.7", 50_000)) == 404
