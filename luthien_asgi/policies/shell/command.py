@@ -26,6 +26,8 @@ class Command:
     """The commands whose output is among its words."""
     folders: frozenset[str] = frozenset()
     """Where the script goes (`cd`) at one place or another."""
+    listed: Fields = ()
+    """The paths that it takes from its input one by one, with `UNKNOWN` for what is below where they start."""
     certain: bool = True
     """False for one that only might begin where it was found."""
 
@@ -53,12 +55,27 @@ def written_by(argv: Fields, fed: str | None) -> str:
             args = args[1:]
         return decode_escapes(" ".join(args)) + "\n"
     if name == "printf" and args and "-v" not in args:
-        form = decode_escapes(args[0])
-        if "%" not in form:
-            return form
-        return "".join(map(decode_escapes, args[1:])) if re.fullmatch(r"(%[sb]\s*)+", form) else UNKNOWN
+        return _formatted(decode_escapes(args[0]), args[1:])
     if name in {"cat", "tee"} and fed is not None and (name == "tee" or not [word for word in args if word != "-"]):
         return fed
     if name in {"which", "type", "whereis"} or (name == "command" and {"-v", "-V"} & set(args)):
         return args[-1] if args else UNKNOWN
     return UNKNOWN
+
+
+def _formatted(form: str, args: Fields) -> str:
+    """Return what `printf` makes of a form with `%s` and `%b`, which is used again while there are words left."""
+    parts = re.split(r"%([sb%])", form)
+    if any("%" in text for text in parts[::2]):
+        return UNKNOWN
+    pending, written = list(args), ""
+    for _ in range(max(len(args), 1)):
+        for place, part in enumerate(parts):
+            if not place % 2 or part == "%":
+                written += part
+            else:
+                word = pending.pop(0) if pending else ""
+                written += decode_escapes(word)
+        if not pending or set(parts[1::2]) <= {"%"}:
+            break
+    return written

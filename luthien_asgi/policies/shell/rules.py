@@ -11,9 +11,10 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 from luthien_asgi.policies.shell.command import Command
+from luthien_asgi.policies.shell.listed import starts_of_find
 from luthien_asgi.policies.shell.paths import holds_credentials, is_device, is_root, is_system
 from luthien_asgi.policies.shell.words import UNKNOWN
-from luthien_asgi.policies.shell.wrappers import INTERPRETERS, SHELLS
+from luthien_asgi.policies.shell.wrappers import INTERPRETERS, SHELLS, runs_input
 
 __all__ = ["FORK_BOMB", "RULES"]
 
@@ -39,10 +40,12 @@ def _delete(command: Command) -> bool:
         many = bool(short & set("rR")) or any(len(option) > 2 and "--recursive".startswith(option) for option in long)
         if "--no-preserve-root" in long or any(is_system(path) for path in paths):
             return True
+        if command.listed and any(UNKNOWN in path for path in paths) and _lists_too_much(command):
+            return True
         return many and any(is_root(path) or path.startswith(UNKNOWN) for path in paths)
     if command.name in {"find", "gfind", "fd", "fdfind"}:
         deletes = {"-delete", "rm", "unlink", "shred", "-X", "-x"} & set(command.args)
-        starts = _starts_of_find(command)
+        starts = starts_of_find(command.args)
         tests = any(word.startswith(("-name", "-iname", "-path", "-regex", "-mtime", "-newer", "-size")) for word in command.args)
         starts += [
             f"{folder}/{start}" for folder in sorted(command.folders) for start in starts if not start.startswith(("/", "~"))
@@ -60,13 +63,10 @@ def _places(command: Command) -> list[str]:
     return paths + [f"{folder}/{path}" for folder in sorted(command.folders) for path in relative[:200]]
 
 
-def _starts_of_find(command: Command) -> list[str]:
-    starts = []
-    for word in command.args:
-        if word.startswith(("-", "(", "!")) and word not in {"-H", "-L", "-P"}:
-            break
-        starts.append(word)
-    return starts or ["."]
+def _lists_too_much(command: Command) -> bool:
+    """Tell whether what a command takes from its input is unknown, or all that is in a place that matters."""
+    starts = [path.removesuffix(f"/{UNKNOWN}") for path in command.listed]
+    return any(start.startswith(UNKNOWN) or is_system(start) or is_root(start or "/") for start in starts)
 
 
 _FORMATTERS: Final = re.compile(
@@ -119,6 +119,8 @@ def _piped_script(command: Command) -> bool:
         given = any(re.fullmatch(r"-[A-Za-z]*[cem][A-Za-z]*|--(eval|print|command).*", word) for word in command.args)
         if command.fed == UNKNOWN and reads and not given:
             return True
+    if command.name in {"at", "batch", ".", "source"} and runs_input(command.argv):
+        return command.fed == UNKNOWN or (command.fed is None and command.name in {".", "source"})
     runs = shell or command.name in {*INTERPRETERS, "eval", "source", ".", "env", "ssh", "trap"}
     return runs and ("/dev/fd/63" in command.args or bool(command.sources & (_FETCHERS | _DECODERS)))
 

@@ -9,20 +9,22 @@ the script assigns anywhere, in whatever order: first walks collect them, a last
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from luthien_asgi.policies.shell import wrappers
-from luthien_asgi.policies.shell.command import Command, written_by
+from luthien_asgi.policies.shell import environment, evaluated, wrappers
+from luthien_asgi.policies.shell.command import Command
+from luthien_asgi.policies.shell.feeds import REDIRECTS, Feeds, is_output
+from luthien_asgi.policies.shell.listed import with_input
 from luthien_asgi.policies.shell.parsing import ScriptError, is_whole, normalised, parse, text_of
 from luthien_asgi.policies.shell.variables import Variables
-from luthien_asgi.policies.shell.words import UNKNOWN, Fields, Words
+from luthien_asgi.policies.shell.words import UNKNOWN, Fields
 
 if TYPE_CHECKING:
     from tree_sitter import Node
 
-__all__ = ["Script", "read_argv", "read_script"]
+__all__ = ["Script", "read_argv", "read_environment", "read_script"]
 
 _MOST_LOOKED_AT: Final = 20_000
 """Words of all commands of one call, those of scripts within it and of what wrappers might run counted too."""
@@ -31,8 +33,6 @@ _DEEPEST: Final = 150
 """Nesting of the syntax; also of values within values."""
 _DEEPEST_SCRIPT: Final = 6
 """Scripts within scripts."""
-_MOST_ARGUMENTS: Final = 32
-_MOST_WORDS: Final = 200
 _MOST_WALKS: Final = 4
 _STAND_IN: Final = "${LUTHIEN_ASGI_UNKNOWN}"
 """What stands for an unknown text in a script within a script: a variable that is unknown there as well."""
@@ -48,6 +48,8 @@ class Script:
         self.folders: set[str] = set()
         self.written: set[str] = set()
         """What redirections write to."""
+        self.renamed: dict[str, set[str]] = {}
+        """What an alias or the table of paths has a name stand for."""
         self.bombs = False
         """Whether a function runs itself several times at once."""
         self.level = 0
@@ -59,9 +61,10 @@ class Script:
         """Take a command, what it wraps, and the scripts in its words. Raises `ScriptError`."""
         if not command.argv:
             return
-        if command.name == "xargs" or (command.name == "parallel" and command.fed is not None):
-            words = [UNKNOWN] if command.fed is None or command.fed == UNKNOWN else command.fed.split()[:_MOST_WORDS]
-            command = replace(command, argv=(*command.argv, *words))
+        command = with_input(command)
+        for text in sorted(self.renamed.get(command.argv[0], ())):
+            argv = (*(text.split() or [":"]), *command.args)
+            self._look_at(replace(command, argv=argv), variables)
         self._look_at(command, variables)
         for argv in filter(None, wrappers.possible(command.argv)):
             self._look_at(replace(command, argv=argv, certain=False), variables)
@@ -73,6 +76,11 @@ class Script:
             inner = wrappers.wrapped(inner)
         msg = f"a command is wrapped more than {_MOST_WRAPPERS} times"
         raise ScriptError(msg)
+
+    def rename(self, argv: Fields) -> None:
+        """Note what `alias` and `hash -p` have a name stand for."""
+        for name, text in wrappers.renamed_by(argv):
+            self.renamed.setdefault(name, set()).add(text)
 
     def _look_at(self, command: Command, variables: dict[str, list[str]]) -> None:
         self._charge(len(command.words) + 5)
@@ -87,32 +95,54 @@ class Script:
 
     def _read_within(self, command: Command, variables: dict[str, list[str]]) -> None:
         found = [*wrappers.scripts(command.argv)]
-        if command.name in {*wrappers.SHELLS, "at", "batch"} and command.fed and command.fed != UNKNOWN:
+        if command.fed and command.fed != UNKNOWN and wrappers.runs_input(command.argv):
             found.append((command.fed, ()))
         for text, positional in found:
-            if not text or (text, positional) in self._seen:
-                continue
-            self._seen.add((text, positional))
-            self._charge(50 + len(text) // 50)
-            if self.level >= _DEEPEST_SCRIPT:
-                msg = f"the script holds scripts more than {_DEEPEST_SCRIPT} deep"
-                raise ScriptError(msg)
             numbered = {str(place): [word] for place, word in enumerate(positional)}
             joined = {name: [" ".join(positional[1:])] for name in "@*"} if positional else {}
-            within = variables if command.name == "eval" else {**variables, **numbered, **joined}
-            self.level += 1
-            _Walk(self, text.replace(UNKNOWN, _STAND_IN), within).all()
-            self.level -= 1
+            own = command.name in {"eval", ".", "source"}
+            self.read(text, variables if own else {**variables, **numbered, **joined}, positional)
+        texts = evaluated.followed(evaluated.in_words(command.argv), variables)
+        for text in itertools.chain(environment.in_words(command.argv), *map(evaluated.as_documents, texts)):
+            self.read(text, dict(variables))
+
+    def read(self, text: str, variables: dict[str, list[str]], positional: Fields = ()) -> None:
+        """Read a script within the script, once. Raises `ScriptError`."""
+        if not text or (text, positional) in self._seen:
+            return
+        self._seen.add((text, positional))
+        self._charge(50 + len(text) // 50)
+        if self.level >= _DEEPEST_SCRIPT:
+            msg = f"the script holds scripts more than {_DEEPEST_SCRIPT} deep"
+            raise ScriptError(msg)
+        self.level += 1
+        _Walk(self, text.replace(UNKNOWN, _STAND_IN), variables).all()
+        self.level -= 1
 
 
-def read_script(text: str, *, strict: bool = True) -> Script:
+def read_script(text: str, *, strict: bool = True, fed: str | None = None, folders: Iterable[str] = ()) -> Script:
     """Return what a script would run. Raises `ScriptError` where that cannot be told in bounded time.
 
-    A script that does not follow the grammar, or holds one that does not, is an error too when this is `strict`.
+    A script that does not follow the grammar, or holds one that does not, is an error too when this is `strict`. What its
+    commands read from their input is `fed`; it begins in one of `folders`.
     """
     script = Script(strict=strict)
+    script.folders |= set(folders)
     try:
-        _Walk(script, text, {}).all()
+        _Walk(script, text, {}, fed=fed).all()
+    except RecursionError:
+        msg = "the script is nested too deeply"
+        raise ScriptError(msg) from None
+    return script
+
+
+def read_environment(values: Iterable[tuple[str, str]], *, strict: bool = True) -> Script:
+    """Return what the variables that a command is given have others run. Raises `ScriptError`."""
+    script = Script(strict=strict)
+    try:
+        for name, value in values:
+            for text in environment.code_in(name, value):
+                script.read(text, {})
     except RecursionError:
         msg = "the script is nested too deeply"
         raise ScriptError(msg) from None
@@ -135,27 +165,27 @@ class _Place(NamedTuple):
 
     targets: Fields = ()
     fed: str | None = None
+    listed: Fields = ()
     functions: frozenset[str] = frozenset()
     forked: bool = False
     depth: int = 0
 
 
-_REDIRECTS: Final = frozenset({"file_redirect", "heredoc_redirect", "herestring_redirect"})
-_NO_WORDS: Final = _REDIRECTS | {"variable_assignment", "comment"}
 _SUBSTITUTIONS: Final = frozenset({"command_substitution", "process_substitution"})
 
 
 class _Walk:
     """One script, walked twice: for the values of its variables, and for its commands."""
 
-    def __init__(self, script: Script, text: str, variables: dict[str, list[str]]) -> None:
+    def __init__(self, script: Script, text: str, variables: dict[str, list[str]], *, fed: str | None = None) -> None:
         self._script = script
+        self._given = _Place(fed=fed)
         written = normalised(text)
         self._source = written.encode("utf-8", "surrogatepass")
         self._root = parse(written)
         self._variables = variables
-        self._outputs: dict[int, str] = {}
-        self._words = Words(self._source, variables, self._output_of_substitution)
+        self._feeds = Feeds(self._source, variables, script.written)
+        self._words = self._feeds.words
         self._assigned = Variables(self._source, variables, self._words)
         self._judging = False
 
@@ -166,6 +196,9 @@ class _Walk:
         self._collect_values()
         self._judging = True
         self._walk()
+        for name in filter(environment.is_code, [*self._variables]):
+            for value in [*self._variables[name]]:
+                self._read_all(environment.code_in(name, value))
 
     def _collect_values(self) -> None:
         """Walk for the values of variables, and for the values that come of those; what never ends may be anything, too."""
@@ -180,8 +213,8 @@ class _Walk:
             self._assigned.assign(name, [UNKNOWN])
 
     def _walk(self) -> None:
-        self._outputs.clear()
-        pending: list[tuple[Node, _Place]] = [(self._root, _Place())]
+        self._feeds.outputs.clear()
+        pending: list[tuple[Node, _Place]] = [(self._root, self._given)]
         while pending:
             node, place = pending.pop()
             if place.depth > _DEEPEST:
@@ -192,10 +225,13 @@ class _Walk:
 
     def _enter(self, node: Node, place: _Place) -> Iterator[tuple[Node, _Place]]:
         """Note what a node says, and yield its children with their places."""
+        if self._judging:
+            self._evaluate(node)
         match node.type:
             case "command":
                 self._command(node, place)
-                place = place._replace(fed=None, targets=())
+                yield from ((child, self._within(child, node, place)) for child in node.named_children)
+                return
             case "redirected_statement":
                 yield from self._redirected(node, place)
                 return
@@ -219,15 +255,20 @@ class _Walk:
     # --- what is fed to whom ------------------------------------------------------------------------------------------
 
     def _pipeline(self, stages: Sequence[Node], place: _Place) -> Iterator[tuple[Node, _Place]]:
-        fed = place.fed
+        fed, listed = place.fed, place.listed
         for stage in stages:
-            yield stage, place._replace(fed=fed)
-            fed = self._output(stage, fed)
+            yield stage, place._replace(fed=fed, listed=listed)
+            fed, listed = self._feeds.output(stage, fed), self._feeds.listed(stage, listed)
+
+    def _within(self, child: Node, command: Node, place: _Place) -> _Place:
+        """Return what a command's words mean for the commands in them: `tee >(sh)` feeds a shell."""
+        inner = place._replace(fed=None, listed=(), targets=())
+        return inner._replace(fed=self._feeds.output(command, place.fed)) if is_output(child, self._source) else inner
 
     def _redirected(self, node: Node, place: _Place) -> Iterator[tuple[Node, _Place]]:
-        redirects = [child for child in node.named_children if child.type in _REDIRECTS]
-        body = next((child for child in node.named_children if child.type not in _REDIRECTS), None)
-        targets, fed = self._redirections(redirects)
+        redirects = [child for child in node.named_children if child.type in REDIRECTS]
+        body = next((child for child in node.named_children if child.type not in REDIRECTS), None)
+        targets, fed = self._feeds.redirections(redirects)
         inner = place._replace(targets=(*place.targets, *targets), fed=place.fed if fed is None else fed)
         if body is not None:
             yield body, inner
@@ -237,76 +278,49 @@ class _Walk:
             for child in redirect.named_children:
                 # `cat <<EOF | sh`: the rest of the pipeline is in the redirection.
                 continues = redirect.type == "heredoc_redirect" and child.type == "pipeline"
-                said = self._output(body, inner.fed) if continues and body is not None else place.fed
+                takes = continues or is_output(child, self._source)
+                said = self._feeds.output(body, inner.fed) if takes and body is not None else UNKNOWN if takes else place.fed
                 if continues:
                     yield from self._pipeline(child.named_children, place._replace(fed=said, forked=True))
                 else:
-                    yield child, place
+                    yield child, place._replace(fed=said)
 
-    def _redirections(self, nodes: Sequence[Node]) -> tuple[Fields, str | None]:
-        targets: list[str] = []
-        fed: str | None = None
-        for node in nodes:
-            words = [child for child in node.named_children if child.type not in {"file_descriptor", "pipeline"}]
-            values = [self._words.texts(child) for child in words]
-            if node.type == "file_redirect":
-                targets += itertools.chain(*values)
-                if not any(child.type.startswith("<") for child in node.children):
-                    self._script.written |= set(itertools.chain(*values))
-                if any(child.type == "process_substitution" for child in node.named_children):
-                    fed = UNKNOWN
-            elif node.type == "herestring_redirect":
-                fed = values[0][0] if values else UNKNOWN
-            else:
-                fed = self._document(node)
-        return tuple(targets), fed
+    # --- what is evaluated ----------------------------------------------------------------------------------------------
 
-    def _document(self, node: Node) -> str:
-        start = next((child for child in node.named_children if child.type == "heredoc_start"), None)
-        body = next((child for child in node.named_children if child.type == "heredoc_body"), None)
-        if start is None or body is None:
-            return ""
-        literal = any(mark in text_of(start, self._source) for mark in "'\"\\")
-        return text_of(body, self._source) if literal else self._words.texts(body)[0]
+    def _evaluate(self, node: Node) -> None:
+        """Read what the shell evaluates in a node beside commands: subscripts, arithmetic, prompts."""
+        texts = evaluated.in_node(node, self._source, self._words)
+        if node.type in {"declaration_command", "unset_command"}:
+            texts += evaluated.in_words(self._feeds.declared(node))
+        for text in evaluated.followed(texts, self._variables) if texts else ():
+            self._read_all(evaluated.as_documents(text))
+        if name := evaluated.shown_as_prompt(node, self._source):
+            values = evaluated.followed([name], self._variables)[1:] or [UNKNOWN]
+            for text in values:
+                self._read_all([UNKNOWN] if text == UNKNOWN else evaluated.as_prompts(text))
 
-    def _output_of_substitution(self, node: Node) -> str:
-        inner = [child for child in node.named_children if child.type != "comment"]
-        return self._output(inner[0], None) if len(inner) == 1 else UNKNOWN
-
-    def _output(self, node: Node, fed: str | None) -> str:
-        """Return what a command writes, as far as that can be told."""
-        if node.id not in self._outputs:
-            self._outputs[node.id] = self._written(node, fed)
-        return self._outputs[node.id]
-
-    def _written(self, node: Node, fed: str | None) -> str:
-        if node.type == "redirected_statement":
-            redirects = [child for child in node.named_children if child.type in _REDIRECTS]
-            _, given = self._redirections(redirects)
-            return self._written(node.named_children[0], fed if given is None else given)
-        if node.type == "pipeline":
-            for stage in node.named_children:
-                fed = self._output(stage, fed)
-            return fed if fed is not None else UNKNOWN
-        if node.type != "command":
-            return UNKNOWN
-        argvs = self._argvs(node)
-        _, given = self._redirections([child for child in node.named_children if child.type in _REDIRECTS])
-        return written_by(argvs[0], fed if given is None else given) if len(argvs) == 1 and argvs[0] else UNKNOWN
+    def _read_all(self, texts: Iterable[str]) -> None:
+        for text in texts:
+            self._script.read(text, dict(self._variables))
 
     # --- commands -----------------------------------------------------------------------------------------------------
 
     def _command(self, node: Node, place: _Place) -> None:
-        targets, fed = self._redirections([child for child in node.named_children if child.type in _REDIRECTS])
-        for argv in self._argvs(node):
-            self._assigned.by_command(argv)
+        targets, given = self._feeds.redirections([child for child in node.named_children if child.type in REDIRECTS])
+        fed = place.fed if given is None else given
+        for argv in self._feeds.argvs(node):
+            self._assigned.by_command(argv, fed)
+            self._script.rename(argv)
+            if argv and argv[0] in self._script.functions:
+                self._assigned.positional(argv[1:])
             self._script.folders |= _folders(argv)
             if not self._judging:
                 continue
             command = Command(
                 argv,
                 targets=(*place.targets, *targets),
-                fed=place.fed if fed is None else fed,
+                fed=fed,
+                listed=place.listed,
                 sources=self._sources(node),
             )
             self._add(command)
@@ -316,16 +330,6 @@ class _Walk:
         written = tuple(target for target in command.targets if target in self._script.written)
         placed = replace(command, folders=frozenset(self._script.folders), written=written)
         self._script.add(placed, self._variables)
-
-    def _argvs(self, node: Node) -> list[Fields]:
-        """Return the ways in which a command's words may come out; all words in one where they are too many."""
-        words = [self._words.fields(child) for child in node.named_children if child.type not in _NO_WORDS]
-        size = 1
-        for alternatives in words:
-            size *= max(len(alternatives), 1)
-            if size > _MOST_ARGUMENTS:
-                return [tuple(itertools.chain(*(itertools.chain(*dict.fromkeys(found)) for found in words)))]
-        return list(dict.fromkeys(tuple(itertools.chain(*chosen)) for chosen in itertools.product(*words)))
 
     def _sources(self, node: Node) -> frozenset[str]:
         found: set[str] = set()

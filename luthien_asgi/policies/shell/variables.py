@@ -10,7 +10,8 @@ import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
-from luthien_asgi.policies.shell import wrappers
+from luthien_asgi.policies.shell import environment, wrappers
+from luthien_asgi.policies.shell.command import written_by
 from luthien_asgi.policies.shell.parsing import text_of
 from luthien_asgi.policies.shell.words import UNKNOWN, Fields, Words
 
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
 __all__ = ["Variables"]
 
 _MOST_VALUES: Final = 30
+_MOST_POSITIONAL: Final = 9
+_MOST_EXTENSIONS: Final = 3
+_ASSIGNING: Final = frozenset({"read", "mapfile", "readarray", "getopts", "let", "typeset"})
 
 
 class Variables:
@@ -29,6 +33,8 @@ class Variables:
         self._source = source
         self.values = values
         self._words = words
+        self._extended: dict[int, int] = {}
+        """How often an assignment was read that adds to what a variable was."""
 
     def assign(self, name: str, values: Sequence[str]) -> None:
         """Note values that a variable may have, beside those that are known."""
@@ -41,6 +47,12 @@ class Variables:
         """Read `x=1`, `x+=1`, `x[0]=1` and `x=(1 2)`."""
         name = text_of(node.named_children[0], self._source).partition("[")[0]
         given = node.named_children[1:]
+        if environment.is_code(name):
+            self.values.setdefault(name, [""])  # what it was before is the environment's
+            if name in text_of(node, self._source).partition("=")[2]:
+                self._extended[node.id] = self._extended.get(node.id, 0) + 1
+                if self._extended[node.id] > _MOST_EXTENSIONS:
+                    return
         if given and given[0].type == "array":
             elements = [self._words.texts(child) for child in given[0].named_children]
             values = [" ".join(texts[0] for texts in elements if texts), *itertools.chain(*elements)]
@@ -76,14 +88,30 @@ class Variables:
         if any(child.type in {":=", "="} for child in node.children) and len(node.named_children) > 1:
             self.assign(text_of(node.named_children[0], self._source), self._words.texts(node.named_children[1]))
 
-    def by_command(self, argv: Fields) -> None:
+    def positional(self, args: Fields) -> None:
+        """Note that a function of the script is called with words, one of which `$1` may then be."""
+        for place, word in enumerate(args[:_MOST_POSITIONAL], 1):
+            self.assign(str(place), [UNKNOWN, word])
+
+    def by_command(self, argv: Fields, fed: str | None) -> None:
         """Note that commands such as `read x` assign what cannot be known."""
         name, args = wrappers.name_of(argv), argv[1:]
         if name == "set" and "--" in args:
             given = args[args.index("--") + 1 :]
             for place, word in [*enumerate(given, 1), ("@", " ".join(given)), ("*", " ".join(given))]:
                 self.assign(str(place), [word])
-        if name in {"read", "mapfile", "readarray", "getopts", "let", "typeset"} or (name == "printf" and "-v" in args):
+        if name == "shift":
+            for place in range(1, _MOST_POSITIONAL + 1):
+                self.assign(str(place), [UNKNOWN])
+        if name in _ASSIGNING or (name == "printf" and "-v" in args):
+            values = [UNKNOWN, *_told(name, args, fed)]
             for word in args:
                 if re.fullmatch(r"[A-Za-z_]\w*", word):
-                    self.assign(word, [UNKNOWN])
+                    self.assign(word, values)
+
+
+def _told(name: str, args: Fields, fed: str | None) -> list[str]:
+    """Return what is known of the values that a command assigns."""
+    if name == "printf":
+        return [written_by(("printf", *args[args.index("-v") + 2 :]), None)]
+    return [fed.rstrip("\n")] if fed is not None and name in {"read", "mapfile", "readarray"} else []
