@@ -21,6 +21,7 @@ from luthien_asgi.auth import authenticate
 from luthien_asgi.disconnect import ClientConnection, ClientGoneError
 from luthien_asgi.errors import ApiError, RequestError
 from luthien_asgi.responses import Send, send_content
+from luthien_asgi.settings import StreamSettings
 
 __all__ = ["OperatorRequest", "printable"]
 
@@ -40,7 +41,7 @@ class OperatorRequest:
     headers: Mapping[str, str]
     connection: ClientConnection
     send: Send
-    body_timeout: float
+    settings: StreamSettings
 
     async def list(self) -> None:
         """Answer with what waits at all workers, oldest first."""
@@ -70,14 +71,14 @@ class OperatorRequest:
         if self.desk.auth is None:
             msg = "No operator has a key, so nobody may see what waits, or answer."
             raise ApiError(msg, status=403)
-        return (await authenticate(self.desk.auth, self.headers)).name
+        return (await authenticate(self.desk.auth, self.headers, self.settings)).name
 
     async def _body(self) -> bytes:
         if self.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
             msg = "The Content-Type must be application/json."
             raise ApiError(msg, status=415)
         try:
-            async with asyncio.timeout(self.body_timeout):
+            async with asyncio.timeout(self.settings.body_timeout):
                 return await self.connection.read_body(limit=BODY_BYTES)
         except TimeoutError:
             msg = "The request body did not arrive in time."

@@ -26,7 +26,9 @@ from urllib.parse import urlsplit
 
 from luthien_asgi.clients import Client, ClientKey
 from luthien_asgi.errors import ApiError, ConfigError
+from luthien_asgi.hook_run import LateCall, bounded
 from luthien_asgi.logs import logger_of
+from luthien_asgi.settings import StreamSettings
 
 __all__ = ["Auth", "Authenticator", "KeyAuth", "LoopbackGuard", "authenticate", "credential_of"]
 
@@ -54,11 +56,22 @@ _NOBODY: Final = Client(name="")
 _LOCAL: Final = Client(name="local")
 
 
-async def authenticate(auth: Auth | None, headers: Mapping[str, str]) -> Client:
+async def authenticate(auth: Auth | None, headers: Mapping[str, str], settings: StreamSettings) -> Client:
     """Return the client that sent these headers; one without a name when there is no authenticator.
 
-    Raises `ApiError`: the authenticator's own, 401 when it returned no name, 500 when it failed in any other way.
+    Raises `ApiError`: the authenticator's own, 401 when it returned no name, 500 when it failed in any other way, 503 when it did
+    not answer within `auth_timeout`.
     """
+    work = _asked(auth, headers)
+    try:
+        return await bounded(work, settings.auth_timeout, grace=settings.close_timeout, what="the authenticator")
+    except LateCall:
+        _log.error("the authenticator did not answer within %s s (auth_timeout)", settings.auth_timeout)
+        msg = "The client could not be authenticated in time."
+        raise ApiError(msg, status=503) from None
+
+
+async def _asked(auth: Auth | None, headers: Mapping[str, str]) -> Client:
     if auth is None:
         return _NOBODY
     try:

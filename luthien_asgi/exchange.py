@@ -171,14 +171,7 @@ class Exchange:
 
     async def _authenticate(self) -> Client:
         """Return the client. Raises `ApiError`."""
-        settings = self.services.settings
-        work = authenticate(self.services.auth, self.headers)
-        try:
-            return await bounded(work, settings.auth_timeout, grace=settings.close_timeout, what="the authenticator")
-        except LateCall:
-            _log.error("the authenticator did not answer within %s s (auth_timeout)", settings.auth_timeout)
-            msg = "The client could not be authenticated in time."
-            raise ApiError(msg, status=503) from None
+        return await authenticate(self.services.auth, self.headers, self.services.settings)
 
     async def _admitted(self, work: Callable[[Client], Awaitable[None]]) -> None:
         """Let the client do what it asked for, in a place of its own. Raises `ApiError` where it has none left."""

@@ -362,14 +362,14 @@ class LuthienMiddleware:
             await exchange.answer()
 
     async def _operate(self, exchange: Exchange) -> None:
-        desk, settings = self._services.approvals, self._services.settings
+        desk = self._services.approvals
         assert desk is not None  # noqa: S101 - without one there is no such route
         request = OperatorRequest(
             desk=desk,
             headers=exchange.headers,
             connection=exchange.connection,
             send=exchange.send,
-            body_timeout=settings.body_timeout,
+            settings=self._services.settings,
         )
         approval_id = _below(self._approvals, _route_path(exchange.scope))
         try:
@@ -388,7 +388,7 @@ class LuthienMiddleware:
             auth=services.operators,
             headers=exchange.headers,
             send=exchange.send,
-            timeout=services.settings.record_timeout,
+            settings=services.settings,
         )
         await request.answer(_below(self._records, _route_path(exchange.scope)))
 

@@ -16,6 +16,7 @@ from luthien_asgi.approval_routes import printable
 from luthien_asgi.auth import Auth, authenticate
 from luthien_asgi.errors import ApiError
 from luthien_asgi.responses import Send, send_content
+from luthien_asgi.settings import StreamSettings
 
 __all__ = ["RecordFinder", "RecordRequest"]
 
@@ -43,12 +44,12 @@ class RecordRequest:
     auth: Auth
     headers: Mapping[str, str]
     send: Send
-    timeout: float
+    settings: StreamSettings
 
     async def answer(self, transaction_id: str) -> None:
         """Answer with the record of a transaction, or with the error."""
         try:
-            await authenticate(self.auth, self.headers)
+            await authenticate(self.auth, self.headers, self.settings)
             found = await self._found(transaction_id)
         except ApiError as error:
             body = {"error": {"type": error.type, "message": error.message, "param": error.param}}
@@ -60,7 +61,7 @@ class RecordRequest:
         found = None
         if len(transaction_id) <= LONGEST_ID:
             try:
-                async with asyncio.timeout(self.timeout):
+                async with asyncio.timeout(self.settings.record_timeout):
                     found = await self.finder.find(transaction_id)
             except TimeoutError:
                 msg = "The record could not be searched in time; try again."
