@@ -535,6 +535,12 @@ HOSTILE: Final = {
     "globs": "cat " + "*a" * 40_000,
     "exec": "find / " + "-exec rm " * 9000,
     "escapes": "echo " + "\\" * 90_000,
+    "evaluated": "".join(f"a{n}=a{n + 1};" for n in range(900)) + "echo $((a0));" * 900,
+    "documents_evaluated": "cat <<E\n" + "$((" * 30_000 + "\nE",
+    "marks": "test -v 'a[$(x)]EVALUATED" + "_" * 90_000 + "'",
+    "settings": "GIT_CONFIG_PARAMETERS='" + "=" * 90_000 + "' git log",
+    "renamed": "alias " + " ".join(f"a{n}=a{n + 1}" for n in range(2000)) + ";" + "a0;" * 2000,
+    "lists": "find / |" + "sort|" * 3000 + "xargs rm",
 }
 
 

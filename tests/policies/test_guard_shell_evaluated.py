@@ -68,6 +68,7 @@ DENIED: Final[dict[str, str]] = {
         x='a[$(rm -rf /)]'; b=([x]=1)
         x='a[$(rm -rf /)]'; for ((i=x; i<2; i++)); do :; done
         x='a[$(rm -rf /)]'; echo ${!x}
+        x='a[$(rm -rf /)]'; cat <<EOF\n$((x))\nEOF
         read x <<< 'a[$(rm -rf /)]'; echo $((x))
         echo 'a[$(rm -rf /)]' | { read x; echo $((x)); }
         printf -v x %s 'a[$(rm -rf /)]'; echo $((x))
@@ -76,6 +77,13 @@ DENIED: Final[dict[str, str]] = {
         f() { echo $(( $1 )); }; f 'a[$(rm -rf /)]'
         set -- 'a[$(rm -rf /)]'; echo $(( $1 ))
         trap 'echo $((x))' EXIT; x='a[$(rm -rf /)]'
+        env 'x=a[$(rm -rf /)]' bash -c 'echo $((x))'
+        export x='a[$(rm -rf /)]'; bash -c 'echo $((x))'
+        declare -n y='a[$(rm -rf /)]'; echo $y
+        f() { (( $@ )); }; f 'a[$(rm -rf /)]'
+        set -- '$(rm -rf /)'; echo ${1@P}
+        hash -p /bin/rm ls; command ls -rf /
+        source -- /dev/stdin <<< 'rm -rf /'
         x='$(rm -rf /)'; echo ${x@P}
         x='\044(rm -rf /)'; echo "${x@P}"
         x='$(rm -rf /)'; y=x; echo ${!y@P}
@@ -108,6 +116,7 @@ DENIED: Final[dict[str, str]] = {
         hash -p $X ls; ls
         enable -f ./x.so y
         fc -s
+        BASH_CMDS[ls]=/bin/rm; ls -rf /
         [[ -v a[\$(rm\ -rf\ /)] ]]
         . /dev/fd/3 3<<< 'rm -rf /'
     """,

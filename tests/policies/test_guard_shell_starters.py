@@ -76,6 +76,13 @@ DENIED: Final[dict[str, str]] = {
         grep -rl x /etc | xargs rm
         rg --files ~ | xargs rm
         cat list | xargs rm -f
+        rm -f $(find / -type f)
+        for f in $(find / | sort); do rm -f "$f"; done
+        hyperfine 'rm -rf /'
+        xterm -e 'rm -rf /'
+        watchexec 'rm -rf /'
+        make --eval='x:;rm -rf /' x
+        make --eval='$(shell rm -rf /)'
         xargs rm -f < list
         PROMPT_COMMAND='rm -rf /' bash -i
         PROMPT_COMMAND=('rm -rf /')
@@ -114,6 +121,7 @@ DENIED: Final[dict[str, str]] = {
         curl x | at now
     """,
     "interpreter": r"""
+        expect -c 'spawn x'
         NODE_OPTIONS='-e 1' node
         EDITOR="python -c 'x'" git commit
         uv run python -c x
@@ -165,6 +173,9 @@ ALLOWED: Final = r"""
     ls -t | tail -n +6 | xargs rm -f
     ls *.tmp | xargs rm
     grep -rl foo src | xargs rm
+    rm -f $(find . -name '*.pyc')
+    for f in $(find src -name '*.o'); do rm -f "$f"; done
+    hyperfine 'sleep 1'
     git ls-files -d | xargs git rm
     docker ps -q | xargs docker stop
     EDITOR=vim git commit

@@ -14,7 +14,7 @@ from luthien_asgi.policies.shell import wrappers
 from luthien_asgi.policies.shell.evaluated import DECLARING, as_documents, as_prompts
 from luthien_asgi.policies.shell.words import UNKNOWN, Fields
 
-__all__ = ["code_in", "in_words", "is_code"]
+__all__ = ["assigned_in", "code_in", "in_words", "is_code"]
 
 _SCRIPTS: Final = re.compile(
     r"PROMPT_COMMAND|BASH_ALIASES|BASH_FUNC_.*|GIT_SSH|GIT_SSH_COMMAND|GIT_EXTERNAL_DIFF|GIT_PROXY_COMMAND|GIT_CONFIG_PARAMETERS"
@@ -24,13 +24,17 @@ _SCRIPTS: Final = re.compile(
 _GIVEN_A_FILE: Final = re.compile(r"\w*(?:EDITOR|PAGER|VISUAL)")
 _PROMPTS: Final = re.compile(r"PS[0-4]")
 _STARTUP: Final = frozenset({"BASH_ENV", "ENV"})
-_LOADED: Final = frozenset({"LD_PRELOAD", "LD_AUDIT", "DYLD_INSERT_LIBRARIES", "PERL5OPT", "PERL5DB", "PYTHONSTARTUP"})
+_LOADED: Final = frozenset(
+    {"LD_PRELOAD", "LD_AUDIT", "DYLD_INSERT_LIBRARIES", "PERL5OPT", "PERL5DB", "PYTHONSTARTUP", "BASH_CMDS"}
+)
 _OPTIONS: Final = {"NODE_OPTIONS": "node", "RUBYOPT": "ruby"}
 _ASSIGNED: Final = re.compile(r"(?:--?[\w-]+=?)?((?:BASH_FUNC_[^=]*|[A-Za-z_]\w*))=(.*)", re.DOTALL)
 
 
 def is_code(name: str) -> bool:
     """Tell whether a variable of that name is run by something."""
+    if not name[:1].isupper():
+        return False
     known = name in _STARTUP or name in _LOADED or name in _OPTIONS
     return known or _SCRIPTS.fullmatch(name) is not None or _PROMPTS.fullmatch(name) is not None
 
@@ -55,7 +59,7 @@ def code_in(name: str, value: str) -> Iterator[str]:
 
 def _scripts(name: str, value: str) -> Iterator[str]:
     if name == "GIT_CONFIG_PARAMETERS":
-        yield from (found[1].lstrip("!") for found in re.finditer(r"=\'?([^\']*)\'", value))
+        yield from ((piece.partition("=")[2] or piece).lstrip("!") for piece in value.split("'"))
         return
     if name.startswith("BASH_FUNC_"):
         value = value.partition(")")[2]
@@ -67,8 +71,12 @@ def _scripts(name: str, value: str) -> Iterator[str]:
 
 def in_words(argv: Fields) -> Iterator[str]:
     """Yield the scripts in the variables that a command's words set (`env PAGER=… git log`)."""
+    for name, value in assigned_in(argv):
+        yield from code_in(name, value)
+
+
+def assigned_in(argv: Fields) -> list[tuple[str, str]]:
+    """Return the variables that a command's words set, with their values."""
     if not wrappers.is_wrapper(argv) and wrappers.name_of(argv) not in DECLARING:
-        return
-    for word in argv[1:]:
-        if found := _ASSIGNED.fullmatch(word):
-            yield from code_in(found[1], found[2])
+        return []
+    return [(found[1], found[2]) for word in argv[1:] if (found := _ASSIGNED.fullmatch(word))]

@@ -25,13 +25,13 @@ _NAMING: Final = frozenset({"unset", "read", "mapfile", "readarray", "getopts", 
 _TESTING: Final = frozenset({"test", "[", "[["})
 _CODE: Final = re.compile(r"\$[({\[]|`")
 _BACKTICKS: Final = re.compile(r"`((?:\\.|[^`\\])*)`", re.DOTALL)
-_NAME: Final = re.compile(r"[A-Za-z_]\w*|\d+", re.ASCII)
+_NAME: Final = re.compile(r"[A-Za-z_]\w*|\d+|[@*]", re.ASCII)
 _TEXTS: Final = frozenset({"raw_string", "ansi_c_string", "string", "concatenation", "word", "translated_string"})
 _EVALUATING: Final = frozenset({
     "arithmetic_expansion", "compound_statement", "c_style_for_statement", "test_command", "subscript", "expansion",
 })  # fmt: skip
-_MOST_NAMES: Final = 200
-"""Variables whose values are followed from one evaluated text."""
+_IN_DOCUMENTS: Final = re.compile(r"\$\(\((.{0,500}?)\)\)", re.DOTALL)
+"""Arithmetic in a document, which the grammar takes for a subshell."""
 
 
 def as_documents(text: str) -> Iterator[str]:
@@ -40,7 +40,7 @@ def as_documents(text: str) -> Iterator[str]:
         return
     mark = "EVALUATED"
     while mark in text:
-        mark += "_"
+        mark += mark
     yield f": <<{mark}\n{text}\n{mark}\n"
     yield from (re.sub(r"\\(.)", r"\1", found[1]) for found in _BACKTICKS.finditer(text))
 
@@ -57,7 +57,7 @@ def followed(texts: Iterable[str], variables: Mapping[str, Sequence[str]]) -> li
     pending, names = list(found), set[str]()
     while pending:
         for name in _NAME.findall(pending.pop()):
-            if name in names or name not in variables or len(names) > _MOST_NAMES:
+            if name in names or name not in variables:
                 continue
             names.add(name)
             values = [value for value in variables[name] if value not in found]
@@ -82,6 +82,8 @@ def in_words(argv: Fields) -> list[str]:
 
 def in_node(node: Node, source: bytes, words: Words) -> list[str]:
     """Return the texts and the names of variables that a node evaluates; what is substituted in it is a node of its own."""
+    if node.type == "heredoc_body":
+        return _IN_DOCUMENTS.findall(text_of(node, source))
     if node.type == "array":
         places = (re.match(r"\[(.*?)\]\+?=", text, re.DOTALL) for child in node.named_children for text in words.texts(child))
         return [found[1] for found in places if found]

@@ -119,10 +119,19 @@ class Feeds:
 
     def listed(self, node: Node, before: Fields) -> Fields:
         """Return the paths that a stage of a pipeline hands on."""
+        if node.type == "pipeline":
+            for stage in node.named_children:
+                before = self.listed(stage, before)
+            return before
         if node.type == "redirected_statement" and node.named_children:
             return self.listed(node.named_children[0], before)
         argvs = self.argvs(node) if node.type == "command" else []
         return tuple(dict.fromkeys(path for argv in argvs if argv for path in listed_by(argv, before)))
+
+    def listed_in(self, node: Node) -> Fields:
+        """Return the paths that the substitutions among a node's words list: `rm $(find …)`."""
+        found = [child for child in node.named_children if child.type == "command_substitution"]
+        return tuple(path for child in found for inner in child.named_children for path in self.listed(inner, ()))
 
 
 def is_output(node: Node, source: bytes) -> bool:

@@ -62,9 +62,8 @@ class Script:
         if not command.argv:
             return
         command = with_input(command)
-        for text in sorted(self.renamed.get(command.argv[0], ())):
-            argv = (*(text.split() or [":"]), *command.args)
-            self._look_at(replace(command, argv=argv), variables)
+        if given := environment.assigned_in(command.argv):
+            variables = {**variables, **{name: [value] for name, value in given}}
         self._look_at(command, variables)
         for argv in filter(None, wrappers.possible(command.argv)):
             self._look_at(replace(command, argv=argv, certain=False), variables)
@@ -83,9 +82,11 @@ class Script:
             self.renamed.setdefault(name, set()).add(text)
 
     def _look_at(self, command: Command, variables: dict[str, list[str]]) -> None:
-        self._charge(len(command.words) + 5)
-        self.commands.append(command)
-        self._read_within(command, variables)
+        others = [replace(command, argv=(*text.split(), *command.args)) for text in self.renamed.get(command.argv[0], ())]
+        for one in [command, *others]:
+            self._charge(len(one.words) + 5)
+            self.commands.append(one)
+            self._read_within(one, variables)
 
     def _charge(self, words: int) -> None:
         self._looked_at += words
@@ -187,6 +188,7 @@ class _Walk:
         self._feeds = Feeds(self._source, variables, script.written)
         self._words = self._feeds.words
         self._assigned = Variables(self._source, variables, self._words)
+        self._evaluated: dict[str, None] = {}
         self._judging = False
 
     def all(self) -> None:
@@ -196,6 +198,8 @@ class _Walk:
         self._collect_values()
         self._judging = True
         self._walk()
+        for text in evaluated.followed(self._evaluated, self._variables):
+            self._read_all(evaluated.as_documents(text))
         for name in filter(environment.is_code, [*self._variables]):
             for value in [*self._variables[name]]:
                 self._read_all(environment.code_in(name, value))
@@ -248,6 +252,7 @@ class _Walk:
                 self._assigned.declaration(node)
             case "for_statement":
                 self._assigned.loop(node)
+                place = place._replace(listed=(*place.listed, *self._feeds.listed_in(node)))
             case "expansion":
                 self._assigned.default(node)
         yield from ((child, place) for child in node.named_children)
@@ -288,12 +293,11 @@ class _Walk:
     # --- what is evaluated ----------------------------------------------------------------------------------------------
 
     def _evaluate(self, node: Node) -> None:
-        """Read what the shell evaluates in a node beside commands: subscripts, arithmetic, prompts."""
+        """Note what the shell evaluates in a node beside commands: subscripts and arithmetic; read prompts."""
         texts = evaluated.in_node(node, self._source, self._words)
         if node.type in {"declaration_command", "unset_command"}:
             texts += evaluated.in_words(self._feeds.declared(node))
-        for text in evaluated.followed(texts, self._variables) if texts else ():
-            self._read_all(evaluated.as_documents(text))
+        self._evaluated |= dict.fromkeys(texts)
         if name := evaluated.shown_as_prompt(node, self._source):
             values = evaluated.followed([name], self._variables)[1:] or [UNKNOWN]
             for text in values:
@@ -313,14 +317,14 @@ class _Walk:
             self._script.rename(argv)
             if argv and argv[0] in self._script.functions:
                 self._assigned.positional(argv[1:])
-            self._script.folders |= _folders(argv)
+            self._script.folders |= wrappers.folders_of(argv)
             if not self._judging:
                 continue
             command = Command(
                 argv,
                 targets=(*place.targets, *targets),
                 fed=fed,
-                listed=place.listed,
+                listed=(*place.listed, *self._feeds.listed_in(node)),
                 sources=self._sources(node),
             )
             self._add(command)
@@ -344,10 +348,3 @@ class _Walk:
 
 def _is_forked(node: Node) -> bool:
     return node.type == "pipeline" or any(child.type == "&" for child in node.children)
-
-
-def _folders(argv: Fields) -> set[str]:
-    """Return where a command goes."""
-    return (
-        {word for word in argv[1:] if not word.startswith("-")} if wrappers.name_of(argv) in {"cd", "pushd", "chdir"} else set()
-    )

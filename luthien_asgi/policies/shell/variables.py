@@ -92,6 +92,8 @@ class Variables:
         """Note that a function of the script is called with words, one of which `$1` may then be."""
         for place, word in enumerate(args[:_MOST_POSITIONAL], 1):
             self.assign(str(place), [UNKNOWN, word])
+        for name in "@*" if args else "":
+            self.assign(name, [UNKNOWN, " ".join(args)])
 
     def by_command(self, argv: Fields, fed: str | None) -> None:
         """Note that commands such as `read x` assign what cannot be known."""

@@ -13,12 +13,23 @@ from typing import Final
 
 from luthien_asgi.policies.shell.words import UNKNOWN, Fields
 
-__all__ = ["INTERPRETERS", "SHELLS", "is_wrapper", "name_of", "possible", "renamed_by", "runs_input", "scripts", "wrapped"]
+__all__ = [
+    "INTERPRETERS",
+    "SHELLS",
+    "folders_of",
+    "is_wrapper",
+    "name_of",
+    "possible",
+    "renamed_by",
+    "runs_input",
+    "scripts",
+    "wrapped",
+]
 
 SHELLS: Final = frozenset(("sh", "bash", "dash", "zsh", "ksh", "mksh", "ash", "rbash", "fish", "csh", "tcsh", "posh", "yash"))
 INTERPRETERS: Final = frozenset((
     "python", "pypy", "perl", "ruby", "node", "nodejs", "deno", "bun", "php", "lua", "luajit", "tclsh", "rscript",
-    "osascript",
+    "osascript", "expect",
 ))  # fmt: skip
 _WRAPPERS: Final[Mapping[str, tuple[str, int]]] = {
     "sudo": ("ugpCcRrtThDU", 0), "doas": ("uC", 0), "pkexec": ("", 0), "runuser": ("ugG", 0), "env": ("uCS", 0),
@@ -40,7 +51,7 @@ _STARTERS: Final = frozenset((
     "nodemon", "watchexec", "cpulimit", "systemd-inhibit", "flatpak-spawn", "arch", "linux32", "i386", "x86_64", "numactl",
     "cgexec", "trickle", "tsocks", "ssh-agent", "dbus-launch", "xterm", "rlwrap", "uv", "uvx", "pipx", "poetry", "pipenv",
     "hatch", "pdm", "rye", "conda", "mamba", "bundle", "mise", "asdf", "npx", "pnpx", "bunx", "dotenv", "dotenvx", "op",
-    "doppler", "aws-vault", "nix", "qemu-x86_64", "proot", "runcon", "logsave", "expect", "ts-node", "machinectl",
+    "doppler", "aws-vault", "nix", "qemu-x86_64", "proot", "runcon", "logsave", "ts-node", "machinectl",
     "gnome-terminal", "konsole", "alacritty", "kitty", "foot",
 ))  # fmt: skip
 """Commands that start others somewhere behind words of their own, which are too many to know."""
@@ -81,7 +92,7 @@ def runs_input(argv: Fields) -> bool:
     """Tell whether a command runs its input as a script: shells, `at`, `. /dev/stdin`."""
     name = name_of(argv)
     if name in {".", "source"}:
-        return any(_STANDARD_INPUT.fullmatch(word) for word in argv[1:2])
+        return any(_STANDARD_INPUT.fullmatch(word) for word in argv[1:3] if word != "--")
     return name in SHELLS or name in {"at", "batch"}
 
 
@@ -89,11 +100,17 @@ def renamed_by(argv: Fields) -> Iterator[tuple[str, str]]:
     """Yield the names that `alias` and `hash -p` give to something else, each with what it then stands for."""
     name, rest = name_of(argv), argv[1:]
     if name == "alias":
-        yield from ((word.partition("=")[0], word.partition("=")[2]) for word in rest if "=" in word)
+        parted = (word.partition("=") for word in rest)
+        yield from ((one, text) for one, sign, text in parted if sign and text.strip())
     if name == "hash":
         place = next((at for at, word in enumerate(rest) if word.startswith("-") and word.endswith("p")), None)
         if place is not None:
             yield from ((word, rest[place + 1]) for word in rest[place + 2 :])
+
+
+def folders_of(argv: Fields) -> set[str]:
+    """Return where a command goes."""
+    return {word for word in argv[1:] if not word.startswith("-")} if name_of(argv) in {"cd", "pushd", "chdir"} else set()
 
 
 def wrapped(argv: Fields) -> Fields | None:
@@ -129,6 +146,12 @@ def possible(argv: Fields) -> Iterator[Fields]:
 # --- scripts ---------------------------------------------------------------------------------------------------------------
 
 
+_TAKE_SCRIPTS: Final = frozenset((
+    "su", "script", "flock", "nix-shell", "runuser", "sg", "newgrp", "tmux", "screen", "at", "batch", "hyperfine", "watchexec",
+    "nodemon", "entr", "xterm", "konsole", "gnome-terminal",
+))  # fmt: skip
+
+
 def scripts(argv: Fields) -> Iterator[tuple[str, Fields]]:
     """Yield the scripts that a command's arguments hold, each with its positional parameters."""
     name, rest = name_of(argv), argv[1:]
@@ -144,7 +167,7 @@ def scripts(argv: Fields) -> Iterator[tuple[str, Fields]]:
         yield from ((word.partition("=")[2], ()) for word in rest if "=" in word)
     elif name == "env":
         yield from _split_strings(rest)
-    elif name in {"su", "script", "flock", "nix-shell", "runuser", "sg", "newgrp", "tmux", "screen", "at", "batch"}:
+    elif name in _TAKE_SCRIPTS:
         # What is unknown behind an option is its value: `tmux attach -t $NAME`.
         yield from (
             (word, ())
@@ -194,6 +217,8 @@ def _escapes(name: str, rest: Fields) -> Iterator[tuple[str, Fields]]:
         for place, word in enumerate(rest):
             if found := re.fullmatch(r"(?:-P|--pager=?|-H|--html=?)(.*)", word, re.DOTALL):
                 yield found[1] or "".join(rest[place + 1 : place + 2]), ()
+    if name in {"make", "gmake"}:
+        yield from ((word.partition("=")[2].replace("$(shell ", "$("), ()) for word in rest if word.startswith("--eval="))
     typed = next((place for place, word in enumerate(rest) if word in {"send", "send-keys"}), None) if name == "tmux" else None
     if typed is not None:
         keys = {"space": "", "enter": ";", "c-m": ";"}
