@@ -7,13 +7,13 @@ upper and lower case too. So a list allows what is written in it and nothing tha
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 
 from luthien_asgi.errors import ConfigError
 
-__all__ = ["Client", "ClientKey"]
+__all__ = ["Client", "ClientKey", "may_be_same", "models_problem"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,6 +90,18 @@ def models_problem(models: object) -> str:
         return "is empty: the key could ask for nothing; leave it out for all models"
     wrong = next((name for name in models if not isinstance(name, str) or not name.strip()), None)
     return "" if wrong is None else f"must be a list of names, and {wrong!r} is none"
+
+
+def may_be_same(name: str, other: str) -> bool:
+    """Tell whether there may be a model of both names, where each may hold `*`; not where there is none for certain."""
+    if "*" not in name or "*" not in other:
+        return _covers(name, other) or _covers(other, name)
+    begin, end = (name.partition("*")[0], other.partition("*")[0]), (name.rpartition("*")[2], other.rpartition("*")[2])
+    return _either(begin, str.startswith) and _either(end, str.endswith)
+
+
+def _either(texts: tuple[str, str], holds: Callable[[str, str], bool]) -> bool:
+    return holds(texts[0], texts[1]) or holds(texts[1], texts[0])
 
 
 def _covers(name: str, model: str) -> bool:

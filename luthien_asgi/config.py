@@ -26,8 +26,8 @@ from luthien_asgi.clients import ClientKey
 from luthien_asgi.compose import Composable, policies_of
 from luthien_asgi.config_approvals import read_approvals
 from luthien_asgi.config_classes import made
-from luthien_asgi.config_keys import Keys, read_client_keys, read_operator_keys
-from luthien_asgi.config_models import read_models
+from luthien_asgi.config_keys import Keys, read_client_keys, read_operator_keys, warn_of_models
+from luthien_asgi.config_models import read_models, warn_of_providers
 from luthien_asgi.config_policies import read_policies
 from luthien_asgi.config_schema import Section
 from luthien_asgi.errors import ConfigError
@@ -142,6 +142,8 @@ def _config(top: Section) -> Config | None:
     if models:
         policies.check_needs(LiteLLMBackend(model_list=models), has_desk=given["approvals"].value is not None)
     recorder = _recorder(given["record"], policies.policy)
+    if models and not top.document.problems:
+        _warn(given["model_list"], given["auth"], models)
     return Config(
         file=top.document.file,
         model_list=models,
@@ -160,10 +162,19 @@ def _config(top: Section) -> Config | None:
         ),
         host=host,
         port=port,
-        warnings=tuple(_ignored(sections[name]) for name in _LITELLM_SECTIONS if name in sections),
+        warnings=(
+            *(_ignored(sections[name]) for name in _LITELLM_SECTIONS if name in sections),
+            *(_masked(warning.text(top.document.file), top.document) for warning in top.document.warnings),
+        ),
         contents=top.document.contents,
         record_section=_digest(_made_of(given["record"], given["policy"])),
     )
+
+
+def _warn(model_list: Section, auth: Section, models: Sequence[Mapping[str, Any]]) -> None:
+    warn_of_providers(model_list)
+    if auth.value is not None:
+        warn_of_models(auth.child("keys"), [str(entry["model_name"]) for entry in models])
 
 
 def _made_of(record: Section, policy: Section) -> list[Any]:

@@ -11,12 +11,13 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from luthien_asgi.auth import KeyAuth
-from luthien_asgi.clients import ClientKey, models_problem
+from luthien_asgi.clients import ClientKey, may_be_same, models_problem
 from luthien_asgi.config_schema import Section
 from luthien_asgi.errors import ConfigError
 from luthien_asgi.key_file import read_key
+from luthien_asgi.plugins import meant
 
-__all__ = ["Keys", "read_client_keys", "read_operator_keys"]
+__all__ = ["Keys", "read_client_keys", "read_operator_keys", "warn_of_models"]
 
 Keys = Mapping[str, str | ClientKey]
 """Keys by name, as `KeyAuth` takes them."""
@@ -38,6 +39,15 @@ def read_operator_keys(keys: Section, *, clients: Keys | None) -> Keys:
         if name in operators and text_of(operators[name]) in theirs:
             entry.problem("is a client's key too, and a client could approve its own requests")
     return operators
+
+
+def warn_of_models(keys: Section, configured: Sequence[str]) -> None:
+    """Warn of models of a key that none of the configured names can be; the keys are good ones."""
+    for entry in _named(keys, whose="client").values():
+        models = entry.value.get("models") if isinstance(entry.value, dict) else None
+        for name in models or ():
+            if not any(may_be_same(name, other) for other in configured):
+                entry.child("models").warn(f"{name!r} is no model of model_list{meant(name, configured)}")
 
 
 def text_of(key: str | ClientKey) -> str:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
 from typing import Any, Final
 
 from luthien_asgi.backend import known
 from luthien_asgi.backend.models import ModelTable, read_deployment
+from luthien_asgi.backend.providers import PROVIDERS
 from luthien_asgi.config_schema import Section
 from luthien_asgi.errors import ConfigError
 from luthien_asgi.yaml_lines import dotted
 
-__all__ = ["read_models"]
+__all__ = ["read_models", "warn_of_providers"]
 
 _SWITCHES: Final = ("passthrough", "stream", "include_usage")
 _MODEL_KEYS: Final = ("model_name", "litellm_params", "model_info", *_SWITCHES)
@@ -29,6 +31,16 @@ def read_models(section: Section) -> tuple[Mapping[str, Any], ...]:
     if len(section.document.problems) == before and not section.document.unresolved:
         _check_table(section, entries)
     return models
+
+
+def warn_of_providers(section: Section) -> None:
+    """Warn of entries whose provider LiteLLM does not know, as far as we know; the entries are good ones."""
+    for entry in section.items():
+        found = read_deployment(entry.value, where=dotted(entry.place))
+        if found.provider and found.provider not in PROVIDERS:
+            near = get_close_matches(found.provider, PROVIDERS, n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            entry.child("litellm_params").child("model").warn(f"{found.provider!r} is no provider that is known here{hint}")
 
 
 def _check_model(entry: Section) -> None:

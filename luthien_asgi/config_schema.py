@@ -36,6 +36,10 @@ class Section:
         if place not in self.document.unresolved:
             self.document.problems.append(Problem(self.document.line_of(place), place, message))
 
+    def warn(self, message: str) -> None:
+        """Note what is likely not what was meant here."""
+        self.document.warnings.append(Problem(self.document.line_of(self.place), self.place, message))
+
     def child(self, key: object) -> Section:
         """Return the section of one key of this mapping."""
         return Section(self.document, (*self.place, key), self.value[key])

@@ -61,6 +61,8 @@ class Document:
     unresolved: set[Place] = field(default_factory=set)
     """Places whose variable is not set; one problem each was reported."""
     problems: list[Problem] = field(default_factory=list)
+    warnings: list[Problem] = field(default_factory=list)
+    """What is likely not what was meant."""
     contents: dict[str, str] = field(default_factory=dict)
     """SHA-256 of what was read, by the file's path: this file, and those that it names."""
 

@@ -185,6 +185,29 @@ def test_check_makes_the_gateway(file: Path, capsys: pytest.CaptureFixture[str],
     assert capsys.readouterr().out == f"{file}: it does not fit\n"
 
 
+def test_check_warns_of_names_that_lead_nowhere(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A provider that LiteLLM does not know, and a key's model that is not configured; wildcards may meet."""
+    file.write_text(
+        "model_list:\n"
+        "  - {model_name: fast, litellm_params: {model: opnai/gpt-4o, api_key: k}}\n"
+        '  - {model_name: "claude-*", litellm_params: {model: "anthropic/claude-*", api_key: k}}\n'
+        "  - {model_name: bare, litellm_params: {model: gpt-4o, api_key: k}}\n"
+        "auth:\n"
+        "  keys:\n"
+        "    all: client-key-1\n"
+        '    some: {key: client-key-2, models: [fast, "*-opus", claude-x, "c*"]}\n'
+        '    none: {key: client-key-3, models: [fasst, "gpt-*"]}\n'
+    )
+    assert main(["check", "--config", str(file)]) == 0
+    model = "model_list[0].litellm_params.model"
+    assert capsys.readouterr().out.splitlines()[:4] == [
+        f"{file}:2: {model}: 'opnai' is no provider that is known here; did you mean 'openai'? (warning)",
+        f"{file}:9: auth.keys.none.models: 'fasst' is no model of model_list; did you mean 'fast'? (warning)",
+        f"{file}:9: auth.keys.none.models: 'gpt-*' is no model of model_list; known: bare, claude-*, fast (warning)",
+        f"{file}: good",
+    ]
+
+
 def test_check_imports_neither_litellm_nor_a_server(file: Path) -> None:
     """Nothing starts."""
     code = f"import sys; from luthien_asgi.cli import main; main(['check', '--config', {str(file)!r}]); "

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from luthien_asgi.backend import LiteLLMBackend
+from luthien_asgi.backend.providers import PROVIDERS
 from luthien_asgi.errors import ConfigError, RequestError
 
 
@@ -118,3 +119,11 @@ def test_parameters_without_effect_are_said(caplog: Any) -> None:
     """A limit that only a Router enforces is not accepted in silence."""
     LiteLLMBackend([one(rpm=5)])
     assert "rpm has no effect" in caplog.text
+
+
+@pytest.mark.litellm
+def test_every_provider_of_litellm_is_known() -> None:
+    """A warning says of other names that they are none."""
+    import litellm
+
+    assert {provider.value for provider in litellm.LlmProviders} <= PROVIDERS
