@@ -22,7 +22,7 @@ from luthien_asgi import jsontext
 from luthien_asgi.backend.scrub import scrub_text, scrub_value
 from luthien_asgi.errors import ApiError, BackendError, BackendTimeout, RequestError, type_of_status
 from luthien_asgi.request import WireName
-from luthien_asgi.wire.faults import telling_type
+from luthien_asgi.wire.faults import is_sound, telling_type
 
 __all__ = ["error_from_body", "kept_headers", "network_error", "recover"]
 
@@ -95,7 +95,7 @@ def error_from_body(
     """Return the error that a provider's error response says; `body` need not be JSON."""
     document = _json_of(body)
     found = _error_object(document)
-    raw = scrub_value(found, secrets) if found else None
+    raw = scrub_value(found, secrets) if found and is_sound(found) else None
     status = status if 400 <= status < 600 else 502
     return BackendError(
         _message(document, found, status, secrets),

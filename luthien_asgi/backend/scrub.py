@@ -26,13 +26,13 @@ def scrub_text(text: str, secrets: Sequence[str]) -> str:
 
 
 def scrub_value(value: Any, secrets: Sequence[str], *, depth: int = _DEPTH) -> Any:  # noqa: ANN401 - JSON is any shape
-    """Return a JSON value with every text in it scrubbed; what is nested deeper than eight levels is left out."""
+    """Return a JSON value with every text in it scrubbed, names of fields too; what is nested deeper than eight levels is left out."""
     if isinstance(value, str):
         return scrub_text(value, secrets)
     if depth == 0 and isinstance(value, Mapping | list | tuple):
         return None
     if isinstance(value, Mapping):
-        return {str(key): scrub_value(item, secrets, depth=depth - 1) for key, item in value.items()}
+        return {scrub_text(str(key), secrets): scrub_value(item, secrets, depth=depth - 1) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [scrub_value(item, secrets, depth=depth - 1) for item in value]
     return value

@@ -13,7 +13,7 @@ from typing import Any, Final
 from luthien_asgi.errors import BackendError
 from luthien_asgi.request import WireName
 
-__all__ = ["MALFORMED", "error_fields", "malformed", "provider_error", "telling_type"]
+__all__ = ["MALFORMED", "error_fields", "is_sound", "malformed", "provider_error", "telling_type"]
 
 MALFORMED: Final = "the provider sent a malformed event"
 _MESSAGE_SIZE: Final = 2000
@@ -76,7 +76,7 @@ def provider_error(error: object, *, wire: WireName) -> BackendError:
         type=telling_type(raw.get("type"), wire),
         code=_word(raw.get("code")),
         param=_word(raw.get("param")),
-        raw=raw if raw is error and _is_sound(raw) else None,
+        raw=raw if raw is error and is_sound(raw) else None,
         wire=wire,
     )
 
@@ -92,7 +92,7 @@ def telling_type(said: object, wire: WireName) -> str | None:
     return said
 
 
-def _is_sound(raw: Mapping[str, Any]) -> bool:
+def is_sound(raw: Mapping[str, Any]) -> bool:
     """Tell whether clients that read the fields of an error object find what they expect there."""
     texts = all(isinstance(raw.get(name), str | None) for name in ("message", "type", "param"))
     code = raw.get("code")
