@@ -17,7 +17,7 @@ from luthien_asgi.approval_values import REASON_KEPT
 __all__ = ["DOCUMENT", "document", "written"]
 
 DOCUMENT: Final = Path(__file__).parents[2] / "docs" / "openapi.json"
-_PATHS: Final = Paths(models="/v1/models", approvals="/luthien/approvals", health="/luthien/health")
+_PATHS: Final = Paths(models="/v1/models", approvals="/luthien/approvals", records="/luthien/records", health="/luthien/health")
 _CLIENT: Final = [{"clientKey": []}]
 _OPERATOR: Final = [{"operatorKey": []}]
 
@@ -53,6 +53,15 @@ def _decision() -> Schema:
     return {"type": "object", "properties": properties, "required": ["decision"], "additionalProperties": False}
 
 
+def _health() -> dict[str, Any]:
+    said = _operation("health", "Whether the gateway serves.", "Health", "OpenAIError", security=[])
+    ready = {"name": "ready", "in": "query", "allowEmptyValue": True, "schema": {"type": "string"}}
+    about = "With it, whatever its value, the status is a 503 as long as `ready` is false."
+    said["parameters"] = [{**ready, "description": about}]
+    said["responses"]["503"] = {"description": "asked for `ready`, and it is not", "content": _json("Health")}
+    return said
+
+
 def _paths() -> dict[str, Any]:
     chat = _operation("chat", "One chat completion.", "ChatCompletion", "OpenAIError", request="ChatRequest", streams=True)
     messages = _operation("messages", "One message.", "Message", "AnthropicError", request="MessagesRequest", streams=True)
@@ -70,11 +79,15 @@ def _paths() -> dict[str, Any]:
             "get": _operation("model", "One model.", "Model", "OpenAIError"),
             "parameters": [{"name": "model", **one}],
         },
-        str(_PATHS.health): {"get": _operation("health", "Whether the gateway serves.", "Health", "OpenAIError", security=[])},
+        str(_PATHS.health): {"get": _health()},
         str(_PATHS.approvals): {
             "get": _operation("approvals", "What waits for a person.", "Approvals", "OperatorError", security=_OPERATOR)
         },
         f"{_PATHS.approvals}/{{id}}": {"post": decide, "parameters": [{"name": "id", **one}]},
+        f"{_PATHS.records}/{{id}}": {
+            "get": _operation("record", "The record of one transaction.", "Record", "OperatorError", security=_OPERATOR),
+            "parameters": [{"name": "id", **one}],
+        },
     }
 
 

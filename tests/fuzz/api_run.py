@@ -28,7 +28,7 @@ from typing import Any, Final
 import uvicorn
 from api_document import document
 
-from luthien_asgi import Approvals, KeyAuth, Limits, LiteLLMBackend, LuthienMiddleware, Paths, StreamSettings
+from luthien_asgi import Approvals, JsonlRecorder, KeyAuth, Limits, LiteLLMBackend, LuthienMiddleware, Paths, StreamSettings
 from luthien_asgi.policies import DenyTools
 from luthien_asgi.testing import Answer, ScriptedProvider, ToolCall
 
@@ -83,7 +83,11 @@ def _for_this_gateway() -> dict[str, Any]:
 
 @contextmanager
 def _serving(provider: ScriptedProvider) -> Iterator[str]:
-    app = _app(provider)
+    with tempfile.TemporaryDirectory() as folder:
+        yield from _served(_app(provider, Path(folder) / "transactions.jsonl"))
+
+
+def _served(app: LuthienMiddleware) -> Iterator[str]:
     listening = socket.create_server(("127.0.0.1", 0))
     server = uvicorn.Server(uvicorn.Config(app, log_level="critical", access_log=False, loop="asyncio"))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
@@ -98,7 +102,7 @@ def _serving(provider: ScriptedProvider) -> Iterator[str]:
         thread.join(timeout=_START)
 
 
-def _app(provider: ScriptedProvider) -> LuthienMiddleware:
+def _app(provider: ScriptedProvider, record: Path) -> LuthienMiddleware:
     key = {"api_key": "sk-provider"}
     models = [
         {"model_name": "gpt", "litellm_params": {"model": "openai/gpt-4o", "api_base": f"{provider.url}/v1", **key}},
@@ -110,7 +114,9 @@ def _app(provider: ScriptedProvider) -> LuthienMiddleware:
         policy=DenyTools(names=["get_weather"], server_tools="pass"),
         auth=KeyAuth({"client": _CLIENT}),
         approvals=Approvals(auth=KeyAuth({"operator": _OPERATOR})),
-        paths=Paths(models="/v1/models", approvals="/luthien/approvals", health="/luthien/health"),
+        operators=KeyAuth({"operator": _OPERATOR}),
+        recorder=JsonlRecorder(record),
+        paths=Paths(models="/v1/models", approvals="/luthien/approvals", records="/luthien/records", health="/luthien/health"),
         limits=Limits(body_bytes=1 << 20),
         settings=StreamSettings(stall_timeout=20, first_chunk_timeout=20, usage_timeout=1),
     )

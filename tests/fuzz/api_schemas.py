@@ -235,7 +235,23 @@ ANSWERS: Final[Mapping[str, Schema]] = {
     "TokenCount": _object(["input_tokens"], input_tokens=_NUMBER),
     "Model": {"anyOf": [_MODEL, _ANTHROPIC_MODEL]},
     "ModelList": _object(["data"], data=_list({"$ref": "#/components/schemas/Model"})),
-    "Health": _object(["status", "ready"], status={"const": "ok"}, ready={"type": "boolean"}),
+    "Health": _object(
+        ["status", "ready", "backend", "recorder", "draining", "pid"],
+        status={"const": "ok"},
+        ready={"type": "boolean"},
+        backend={"enum": ["starting", "ready", "failed"]},
+        recorder={"enum": ["ready", "failed"]},
+        draining={"type": "boolean"},
+        pid={"type": "integer"},
+        config=_object(
+            ["version", "loaded_at", "refused_at", "restart_needed"],
+            version=_TEXT,
+            loaded_at={"type": "number"},
+            refused_at=_or_null({"type": "number"}),
+            restart_needed={"type": "boolean"},
+        ),
+    ),
+    "Record": _object(["id", "begin", "end"], id=_TEXT, begin={"type": "object"}, end=_or_null({"type": "object"})),
     "Approvals": _list(_WAITING),
     "Decided": _object(
         ["id", "decision", "by", "reason"], id=_TEXT, decision={"enum": ["allow", "deny"]}, by=_TEXT, reason=_TEXT
