@@ -158,6 +158,7 @@ def _config(top: Section) -> Config | None:
             given["paths"],
             given["approvals"],
             operators=approvals is not None and approvals.auth is not None,
+            lacking="approvals: {}" if operators else "approvals: {keys: {alice: os.environ/ALICES_KEY}}",
             no_records=_no_records(recorder, has_operators=operators is not None),
         ),
         host=host,
@@ -277,7 +278,7 @@ def _no_records(recorder: TransactionRecorder, *, has_operators: bool) -> str:
     return "" if isinstance(recorder, RecordFinder) else "there is no record to look at: write record: {config: {path: …}}"
 
 
-def _paths(section: Section, approvals: Section, *, operators: bool, no_records: str) -> Paths:
+def _paths(section: Section, approvals: Section, *, operators: bool, lacking: str, no_records: str) -> Paths:
     default = replace(_DEFAULT_PATHS, approvals=_APPROVALS if operators else None)
     given = section.keys([each.name for each in fields(Paths)])
     for path in given.values():
@@ -287,7 +288,7 @@ def _paths(section: Section, approvals: Section, *, operators: bool, no_records:
     # What is wrong with a section that is there has been said, an environment variable that is not set too.
     unsaid = approvals.value is None or not (section.document.problems or section.document.unresolved)
     if "approvals" in given and given["approvals"].value is not None and not operators and unsaid:
-        given["approvals"].problem("nobody could answer there: write approvals: {keys: {alice: os.environ/ALICES_KEY}}")
+        given["approvals"].problem(f"nobody could answer there: write {lacking}")
     if "records" in given and given["records"].value is not None and unsaid and (reason := no_records):
         given["records"].problem(reason)
     paths = replace(default, **{name: path.value for name, path in given.items()})

@@ -16,7 +16,8 @@ def check_needs(pipeline: Pipeline, backend: Backend, *, has_desk: bool) -> None
             _check_model(plan.name, model, backend)
     if pipeline.escalates and not has_desk:
         names = ", ".join(plan.name for plan in pipeline.in_charge if plan.escalates)
-        msg = f"{names} may ask a person, and there is nobody to ask: give approvals=Approvals(...), or an approvals section"
+        section = "an approvals section (beside operators, approvals: {} is enough)"
+        msg = f"{names} may ask a person, and there is nobody to ask: give approvals=Approvals(...), or {section}"
         raise ConfigError(msg)
 
 

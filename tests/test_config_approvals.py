@@ -127,6 +127,10 @@ def test_the_path_can_be_another_or_none(tmp_path: Path) -> None:
             "paths: {approvals: /held}",
             "2: paths.approvals: nobody could answer there: write approvals: {keys: {alice: os.environ/ALICES_KEY}}",
         ),
+        (
+            "paths: {approvals: /held}\noperators: {keys: [operator-key-1]}",
+            "2: paths.approvals: nobody could answer there: write approvals: {}",
+        ),
     ],
 )  # fmt: skip
 def test_what_is_wrong_is_said_with_its_line(tmp_path: Path, text: str, message: str) -> None:

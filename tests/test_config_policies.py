@@ -232,7 +232,7 @@ CASES: Final = [
     ("{together: [{class: UpperCase}, {class: " + HERE + ".Judge}]}", "2: policy.together: UpperCase changes text as it flows, and those beside it would not see that: it belongs into a Chain"),
     ("{together: [{class: " + HERE + ".Judge}, {class: " + HERE + ".Judge}]}", "2: policy.together: of Judge and Judge, two may replace a tool_call block at the same time, and only one can: let their `verdicts` name what they return (without Replace), or put them into a Chain"),
     ("{class: " + HERE + ".Asks, config: {model: slow}}", "2: policy.class: Asks asks the model 'slow', which is not configured"),
-    ("[{class: UpperCase}, {class: " + HERE + ".Escalates}]", "2: policy[1].class: Escalates may ask a person, and there is nobody to ask: give approvals=Approvals(...), or an approvals section"),
+    ("[{class: UpperCase}, {class: " + HERE + ".Escalates}]", "2: policy[1].class: Escalates may ask a person, and there is nobody to ask: give approvals=Approvals(...), or an approvals section (beside operators, approvals: {} is enough)"),
     ("{class: " + HERE + ".Breaks, config: {how: import}}", "2: policy.config: Breaks: this policy needs pip install 'luthien-asgi[shell]'"),
     ("{class: " + HERE + ".Breaks, config: {how: other}}", "2: policy.config: Breaks: RuntimeError: out of luck"),
     ("{class: DenyTools, config: [a]}", "2: policy.config: must be a mapping, not a list"),
@@ -303,7 +303,7 @@ def test_all_problems_of_all_policies_are_told(tmp_path: Path) -> None:
         "5: policy[1].together[0].class: Asks asks the model 'gone', which is not configured",
         "6: policy[1].together[1].config.names: must be a list, not 5",
         "6: policy[1].together[1].mode: True, expected one of enforce, shadow, off",
-        "7: policy[2].class: Escalates may ask a person, and there is nobody to ask: give approvals=Approvals(...), or an approvals section",
+        "7: policy[2].class: Escalates may ask a person, and there is nobody to ask: give approvals=Approvals(...), or an approvals section (beside operators, approvals: {} is enough)",
     ]
 
 
