@@ -26,7 +26,7 @@ def scrub_text(text: str, secrets: Sequence[str]) -> str:
 
 
 def scrub_value(value: Any, secrets: Sequence[str], *, depth: int = _DEPTH) -> Any:  # noqa: ANN401 - JSON is any shape
-    """Return a JSON value with every text in it scrubbed, names of fields too; what is nested deeper than eight levels is left out."""
+    """Return a JSON value with every text in it scrubbed, names too; what is nested deeper than eight levels is left out."""
     if isinstance(value, str):
         return scrub_text(value, secrets)
     if depth == 0 and isinstance(value, Mapping | list | tuple):
