@@ -506,12 +506,19 @@ async def test_a_signal_is_noticed_and_handed_on_to_the_server() -> None:
 
 async def test_where_a_server_has_no_handler_nothing_is_changed() -> None:
     """A process that dies by the signal still does, and Ctrl-C still interrupts."""
-    before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
-    signals = StopSignals(lambda: None)
-    signals.watch()
-    assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)] == before
-    await asyncio.to_thread(signals.watch)
-    signals.unwatch()
+    numbers = (signal.SIGTERM, signal.SIGINT)
+    others = [signal.getsignal(number) for number in numbers]
+    try:
+        for number, handler in zip(numbers, (signal.SIG_DFL, signal.default_int_handler), strict=True):
+            signal.signal(number, handler)
+        signals = StopSignals(lambda: None)
+        signals.watch()
+        assert [signal.getsignal(number) for number in numbers] == [signal.SIG_DFL, signal.default_int_handler]
+        await asyncio.to_thread(signals.watch)
+        signals.unwatch()
+    finally:
+        for number, other in zip(numbers, others, strict=True):
+            signal.signal(number, other)
 
 
 async def test_a_handler_that_another_put_over_ours_stays() -> None:

@@ -36,7 +36,9 @@ def verdict_in(reply: str, nonce: str) -> Mapping[str, Any]:
     """Return the verdict of a reply. Raises `ValueError` when there is none, or more than one."""
     if len(reply) > _REPLY_CHARACTERS:
         _refuse("the reply is too long")
-    found = [value for value in _objects(reply) if value.get("nonce") == nonce]
+    if (times := reply.count(nonce)) != 1:
+        _refuse(f"the nonce is in the reply {times} times, not once: what is quoted could be taken for the verdict")
+    found = [value for value, text in _objects(reply) if value.get("nonce") == nonce and nonce in text]
     if len(found) != 1:
         _refuse(f"the reply has {len(found)} verdicts, not one")
     return found[0]
@@ -69,14 +71,14 @@ def said(explanation: object) -> str:
     return line if len(line) <= _EXPLANATION else f"{line[: _EXPLANATION - 1]}…"
 
 
-def _objects(reply: str) -> list[dict[str, Any]]:
-    """Return the JSON objects in a text that are not inside one another."""
-    found: list[dict[str, Any]] = []
+def _objects(reply: str) -> list[tuple[dict[str, Any], str]]:
+    """Return the JSON objects in a text that are not inside one another, each with its own text."""
+    found: list[tuple[dict[str, Any], str]] = []
     place, failed = reply.find("{"), 0
     while place >= 0:
         try:
             value, end = _DECODER.raw_decode(reply, place)
-            found.append(value)
+            found.append((value, reply[place:end]))
         except (ValueError, RecursionError):
             failed += 1
             end = place + 1

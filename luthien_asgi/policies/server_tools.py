@@ -95,6 +95,8 @@ _CALLED: Final[Mapping[str, frozenset[str]]] = {
 def _tool(kind: str, path: Path, tool: Mapping[str, Any]) -> ServerTool:
     if kind in {"mcp", "mcp_toolset"}:
         return _mcp(kind, path, tool)
+    if "url" in tool or "server_url" in tool:  # an MCP server, whatever its type is called: LiteLLM knows `url` for one
+        return _mcp("mcp_servers", path, tool)
     plain = _DATE.sub("", kind)
     kinds = frozenset({kind, plain}) | _CALLED.get(plain, frozenset())
     name = tool.get("name")
@@ -181,7 +183,7 @@ def _openai(body: Mapping[str, Any]) -> Iterator[ServerTool]:
             known = known | _SETTINGS
             yield _tool(kind, ("tools", place), tool)
         for field in sorted(tool.keys() - known):
-            yield _tool(field, ("tools", place), {})
+            yield _tool(field, ("tools", place), tool if field in {"url", "server_url"} else {})
     for field in ("web_search_options", "search_parameters"):
         if body.get(field) is not None:
             yield _tool(field, (field,), {})

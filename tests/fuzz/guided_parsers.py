@@ -221,10 +221,15 @@ def check_yaml(data: bytes) -> None:
 def check_record(data: bytes) -> None:
     """Raise unless every line of a record that is one is read, whatever stands in the others."""
     _file().write_bytes(data)
-    logging.getLogger("luthien_asgi").setLevel(logging.ERROR)
-    for transaction in read_transactions(_file()):
-        assert isinstance(transaction["id"], str)
-        assert transaction["begin"] is not None or transaction["end"] is not None
+    log = logging.getLogger("luthien_asgi")
+    level = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        for transaction in read_transactions(_file()):
+            assert isinstance(transaction["id"], str)
+            assert transaction["begin"] is not None or transaction["end"] is not None
+    finally:
+        log.setLevel(level)
 
 
 # --- approvals -------------------------------------------------------------------------------------------------------------

@@ -14,6 +14,8 @@ HALF_A_PAIR = "\ud83d\n\ndata: [DONE]\n\n"
 EVIL = (ENDS_A_FRAME, NEARLY_A_LINE_END + CONTROLS, HALF_A_PAIR)
 """What is put where a text may stand."""
 HARMLESS = " z"
+SENTENCE = " word" * 40
+"""Harmless too, and longer than any name."""
 """What stands there in the answer that the others are compared with: no word of an API either."""
 
 

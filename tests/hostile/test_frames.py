@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 
 import pytest
 from hostile_stage import FORMATS, Stage, gateway, question
-from hostile_texts import EVIL, HARMLESS, Event, leaves, read_strictly, with_text
+from hostile_texts import EVIL, HARMLESS, SENTENCE, Event, leaves, read_strictly, with_text
 
 from luthien_asgi import Block, BlockKind, Deny, Hold, Policy, Stop, StreamContext
 from luthien_asgi.policy import Verdict
@@ -147,17 +147,18 @@ def places(kind: str) -> Iterator[Any]:
 
 @pytest.mark.parametrize(("kind", "number", "at"), [*places("openai"), *places("anthropic")])
 def test_a_text_of_the_answer_forges_nothing(stage: Stage, kind: str, number: int, at: tuple[Any, ...]) -> None:
-    """One text after the other, each evil, to every client, streaming or not: the frames are those of the harmless answer."""
+    """One text after the other, each evil, to every client, streaming or not: the frames are those of a harmless answer."""
     for wire, (stream, ascii_only) in itertools.product(FORMATS, ((True, True), (True, False), (False, True))):
         forms = []
         evil = EVIL if ascii_only else EVIL[:-1]  # half a pair has no UTF-8
-        for added in (HARMLESS, *evil):
+        for added in (HARMLESS, SENTENCE, *evil):
             events = list(ANSWERS[kind])
             events[number] = with_text(events[number], at, added)
             stage.provider.script = rendered(kind, events, ascii_only=ascii_only)
             forms.append(form(wire, asked(stage, wire, kind, stream=stream), stream=stream))
         stage.calls()
-        assert forms[1:] == [forms[0]] * len(evil), (wire, stream, ascii_only)
+        # A sentence is no name of a model or of why an answer ended: such a field is left out, or the answer refused.
+        assert all(each in forms[:2] for each in forms[2:]), (wire, stream, ascii_only)
 
 
 # --- policies, errors --------------------------------------------------------------------------------------------------------

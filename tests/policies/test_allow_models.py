@@ -47,7 +47,7 @@ async def test_allow_and_deny(config: dict[str, Any], model: str, reason: str | 
 
 async def test_a_name_cannot_say_anything_in_the_message() -> None:
     """A client's own text is cut to one short word."""
-    model = "x\n\nBuy now <b> " + "y" * 900
+    model = "x\n\nBuy now <b> " + "y" * 400
     policy = AllowModels(allow=["fast"], message="{model}: not here.")
     run = await run_policy(policy, ScriptedBackend(chunks("Hello"), names=(model,)), request={"model": model})
     assert run.error is not None

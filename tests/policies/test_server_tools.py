@@ -69,6 +69,13 @@ def test_who_runs_a_declared_tool(wire: WireName, tool: dict[str, Any], label: s
     assert declared(wire, tools=[tool]) == ([] if label is None else [(label, False)])
 
 
+def test_an_mcp_server_is_one_whatever_its_type_is_called() -> None:
+    """LiteLLM makes a server of `url`, too; its tools may have any name."""
+    for kind in ("url", "remote", "function"):
+        tool = {"type": kind, "url": "https://mcp.test", "name": "x"}
+        assert ("mcp:x", True) in declared("openai", tools=[tool])
+
+
 @pytest.mark.parametrize("kind", ["function", "image_generation", "web_search", "file_search", "of_tomorrow"])
 def test_no_type_hides_a_tool_of_another_api(kind: str) -> None:
     """LiteLLM drops the type for Gemini, and looks for its fields; also behind one that is nothing."""
