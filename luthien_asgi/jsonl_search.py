@@ -7,6 +7,7 @@ two lines that are found are parsed. How many bytes are looked through is bounde
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, Final
@@ -51,10 +52,19 @@ def search(path: Path, transaction_id: str, *, max_bytes: int = SEARCHED) -> dic
 
 
 def _files(path: Path) -> Sequence[Path]:
-    """Return a record's files, those that were written last first."""
-    files = [file for name in chains(path) for file in (*rotated(name), name) if file.is_file()]
+    """Return a record's files, those that were written last first. What others put beside them is none."""
+    files = [file for name in chains(path) for file in (*rotated(name), name) if _is_ours(file)]
     by_time = sorted(enumerate(files), key=lambda entry: (entry[1].stat().st_mtime_ns, entry[0]), reverse=True)
     return [file for _, file in by_time]
+
+
+def _is_ours(file: Path) -> bool:
+    """Whether it is a regular file, and no link, that this user or root wrote."""
+    try:
+        found = file.lstat()
+    except OSError:
+        return False
+    return stat.S_ISREG(found.st_mode) and found.st_uid in {0, getattr(os, "geteuid", lambda: 0)()}
 
 
 def _lines(content: BinaryIO, transaction_id: str, *, start: int) -> Iterator[dict[str, Any]]:

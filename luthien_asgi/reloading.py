@@ -25,6 +25,7 @@ from luthien_asgi.compose import policies_of
 from luthien_asgi.config import Config, load
 from luthien_asgi.errors import ConfigError
 from luthien_asgi.generations import Generations, kept
+from luthien_asgi.key_file import read_key
 from luthien_asgi.logs import logger_of
 
 __all__ = ["Outcome", "Reloader"]
@@ -33,7 +34,7 @@ _log: Final = logger_of(__name__)
 INTERVAL: Final = 1.0
 """Seconds between two looks at the files; a change that stays for as long has settled."""
 
-Signature = tuple[tuple[int, int, int] | None, ...]
+Signature = tuple[tuple[int, ...] | None, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,13 +181,16 @@ class Reloader:
         return tuple(_signature(name) for name in names)
 
     def _is_as_read(self) -> bool:
-        """Whether the file has not changed since it was read, which may be a while ago."""
+        """Whether no file has changed since it was read, which may be a while ago."""
+        known = self._generations.current.config.contents
         try:
-            content = Path(self._path).read_bytes().decode("utf-8-sig")
-        except (OSError, ValueError):
+            found = {name: sha256(self._content(name).encode()).hexdigest() for name in (self._path, *known)}
+        except (OSError, ValueError, ConfigError):
             return False
-        known = self._generations.current.config.contents.get(self._path)
-        return sha256(content.encode()).hexdigest() == known
+        return found == known
+
+    def _content(self, name: str) -> str:
+        return Path(name).read_bytes().decode("utf-8-sig") if name == self._path else read_key(name)
 
     def _look_at_code(self) -> None:
         changed = [path for path, signature in self._code.items() if _signature(path) != signature]
@@ -195,12 +199,12 @@ class Reloader:
         self._code_changed = bool(changed)
 
 
-def _signature(path: str) -> tuple[int, int, int] | None:
+def _signature(path: str) -> tuple[int, ...] | None:
     try:
         found = os.stat(path)  # noqa: PTH116 - a name, once a second
     except OSError:
         return None
-    return found.st_mtime_ns, found.st_size, found.st_ino
+    return found.st_mtime_ns, found.st_ctime_ns, found.st_size, found.st_ino
 
 
 def _modules(config: Config) -> Iterator[str]:

@@ -417,6 +417,22 @@ async def test_a_key_file_is_watched_too(file: File) -> None:
 
 
 @pytest.mark.usefixtures("quick")
+async def test_a_key_file_that_changes_before_it_is_watched_is_noticed(file: File) -> None:
+    """A key that is taken away while the server starts opens nothing for long."""
+    key = file.folder / "key"
+    key.write_text("client-key-number-1\n")
+    key.chmod(0o600)
+    file.write(auth={"keys": {"me": {"key_file": str(key)}}})
+    gateway = create_app(load(file.path), follow=True)
+    key.write_text("client-key-number-2\n")
+    server = Running(gateway, file)
+    async with server.driver.lifespan():
+        before = gateway._generations.current.config.version
+        await until(lambda: gateway._generations.current.config.version != before)
+        assert await server.text(headers={"authorization": "Bearer client-key-number-2"}) == "Hello"
+
+
+@pytest.mark.usefixtures("quick")
 async def test_code_that_changes_needs_a_restart_and_says_so(
     file: File, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
