@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     )
     from luthien_asgi.jsonl import JsonlRecorder
     from luthien_asgi.jsonl_reading import read_transactions
-    from luthien_asgi.middleware import LuthienMiddleware, Paths
+    from luthien_asgi.middleware import LuthienMiddleware
     from luthien_asgi.policy import Handling, Hold, Observe, Policy, Transform, blocking
     from luthien_asgi.recorder import (
         Begin,
@@ -46,6 +46,7 @@ if TYPE_CHECKING:
         VerdictRecord,
     )
     from luthien_asgi.request import ChatRequest, RequestBlock, RequestTool
+    from luthien_asgi.routes import Paths
     from luthien_asgi.runs import Run
     from luthien_asgi.settings import Limits, StreamSettings
     from luthien_asgi.telemetry import open_telemetry
@@ -77,7 +78,7 @@ _MODULES: Final = {
     ),
     "jsonl": ("JsonlRecorder",),
     "jsonl_reading": ("read_transactions",),
-    "middleware": ("LuthienMiddleware", "Paths"),
+    "middleware": ("LuthienMiddleware",),
     "policy": ("Handling", "Hold", "Observe", "Policy", "Transform", "blocking"),
     "recorder": (
         "Begin",
@@ -90,6 +91,7 @@ _MODULES: Final = {
         "VerdictRecord",
     ),
     "request": ("ChatRequest", "RequestBlock", "RequestTool"),
+    "routes": ("Paths",),
     "runs": ("Run",),
     "settings": ("Limits", "StreamSettings"),
     "telemetry": ("open_telemetry",),

@@ -31,9 +31,9 @@ from luthien_asgi.config_models import read_models, warn_of_providers
 from luthien_asgi.config_policies import read_policies
 from luthien_asgi.config_schema import Section
 from luthien_asgi.errors import ConfigError
-from luthien_asgi.middleware import Paths
 from luthien_asgi.record_routes import RecordFinder
 from luthien_asgi.recorder import NullRecorder, TransactionRecorder
+from luthien_asgi.routes import Paths, Routes
 from luthien_asgi.settings import Limits, StreamSettings
 from luthien_asgi.yaml_lines import Document, read
 
@@ -293,7 +293,7 @@ def _paths(section: Section, approvals: Section, *, operators: bool, lacking: st
         given["records"].problem(reason)
     paths = replace(default, **{name: path.value for name, path in given.items()})
     try:
-        paths.routes()
+        Routes(paths)
     except ConfigError as error:
         section.problem(str(error))
     return paths

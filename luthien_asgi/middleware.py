@@ -6,8 +6,7 @@ import math
 import os
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 from luthien_asgi.approval_routes import OperatorRequest
 from luthien_asgi.approvals import Approvals, check_apart
@@ -20,12 +19,13 @@ from luthien_asgi.errors import ApiError, ConfigError, busy
 from luthien_asgi.exchange import Exchange, Services
 from luthien_asgi.hooks import HookCaller
 from luthien_asgi.logs import logger_of
-from luthien_asgi.needs import check_needs
+from luthien_asgi.needs import check_approvals, check_needs, check_nothing_is_spent, check_records
 from luthien_asgi.pipeline import Pipeline
 from luthien_asgi.record_routes import RecordFinder, RecordRequest
 from luthien_asgi.recorder import NullRecorder, TransactionRecorder
 from luthien_asgi.resources import Resources
 from luthien_asgi.responses import send_error, send_json
+from luthien_asgi.routes import OPERATORS, Found, Paths, Route, Routes, wire_of
 from luthien_asgi.settings import Limits, StreamSettings
 from luthien_asgi.slots import Slots
 from luthien_asgi.telemetry import Telemetry, default_telemetry
@@ -46,9 +46,6 @@ Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
-_Route = Literal["chat", "messages", "responses", "count_tokens", "models", "model", "approvals", "approval", "records", "health"]
-_OPERATORS: Final = frozenset[_Route]({"approvals", "approval", "records"})
-"""Routes that are not among the streams: these may all wait for an operator."""
 
 
 class _Unset:
@@ -68,45 +65,6 @@ def _told() -> Iterator[None]:
     except ConfigError as error:
         _log.error("the middleware cannot start: %s", error)
         raise
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Paths:
-    """The paths that are answered, below `root_path`; None leaves a route to the wrapped app."""
-
-    chat: str | None = "/v1/chat/completions"
-    messages: str | None = "/v1/messages"
-    responses: str | None = "/v1/responses"
-    count_tokens: str | None = "/v1/messages/count_tokens"
-    models: str | None = None
-    """`GET /v1/models`, and `GET /v1/models/{model}` below it, is opted into: an app may have models of its own to show."""
-    approvals: str | None = None
-    """`GET /luthien/approvals`, and `POST /luthien/approvals/{id}` below it: for operators, with `approvals=`."""
-    records: str | None = None
-    """`GET /luthien/records/{id}`: the record of one transaction, for operators, with `operators=`."""
-    health: str | None = None
-
-    def routes(self) -> dict[tuple[str, str], _Route]:
-        """Return the routes by method and path. Raises `ConfigError` when two have the same path."""
-        named: tuple[tuple[_Route, str, str | None], ...] = (
-            ("chat", "POST", self.chat),
-            ("messages", "POST", self.messages),
-            ("responses", "POST", self.responses),
-            ("count_tokens", "POST", self.count_tokens),
-            ("models", "GET", self.models),
-            ("approvals", "GET", self.approvals),
-            ("records", "GET", self.records),
-            ("health", "GET", self.health),
-        )
-        routes: dict[tuple[str, str], _Route] = {}
-        for route, method, path in named:
-            if path is None:
-                continue
-            if not path.startswith("/") or (method, path) in routes:
-                msg = f"the path of {route} must begin with / and be its own, not {path!r}"
-                raise ConfigError(msg)
-            routes[method, path] = route
-        return routes
 
 
 class LuthienMiddleware:
@@ -157,15 +115,15 @@ class LuthienMiddleware:
         """What else the route of the health says; it must not be secret."""
         paths = paths if paths is not None else Paths()
         with _told():
-            self._routes = paths.routes()
-            pipeline, checked_auth = Pipeline.of(policy), _checked_auth(auth, backend)
-            _check_approvals(approvals, paths, checked_auth)
-            check_apart(operators, checked_auth)
-            _check_records(recorder, paths, operators)
+            self._routes = Routes(paths)
+            if isinstance(auth, _Unset):
+                check_nothing_is_spent(backend)
+                auth = None
+            pipeline = Pipeline.of(policy)
+            check_approvals(approvals, paths, auth)
+            check_apart(operators, auth)
+            check_records(recorder, paths, operators)
             check_needs(pipeline, backend, has_desk=approvals is not None)
-        self._approvals = f"{paths.approvals}/" if paths.approvals is not None else None
-        self._records = f"{paths.records}/" if paths.records is not None else None
-        self._models = f"{paths.models}/" if paths.models is not None else None
         self._backend = WarmBackend(backend, settings)
         self._services = Services(
             pipeline=pipeline,
@@ -180,7 +138,7 @@ class LuthienMiddleware:
             backend=self._backend,
             recorder=recorder if recorder is not None else NullRecorder(),
             telemetry=GuardedTelemetry(telemetry if telemetry is not None else default_telemetry()),
-            auth=checked_auth,
+            auth=auth,
             settings=settings,
             limits=limits if limits is not None else Limits(),
             approvals=approvals,
@@ -205,26 +163,11 @@ class LuthienMiddleware:
         if scope["type"] == "lifespan":
             await self._lifespan(scope, receive, send)
             return
-        route = self._route_of(scope) if scope["type"] == "http" else None
-        if route is None:
+        found = self._routes.find(scope) if scope["type"] == "http" else None
+        if found is None:
             await self.app(scope, receive, send)
             return
-        await self._serve(route, scope, receive, send)
-
-    def _route_of(self, scope: Scope) -> _Route | None:
-        method, path = scope["method"], _route_path(scope)
-        route = self._routes.get((method, path))
-        if route is None and method == "GET" and self._model_in(path):
-            return "model"
-        if route is None and method == "POST" and _below(self._approvals, path):
-            return "approval"
-        if route is None and method == "GET" and _below(self._records, path):
-            return "records"
-        return route
-
-    def _model_in(self, path: str) -> str:
-        """Return the model that a path below that of the models names, slashes in the name included; "" for other paths."""
-        return _below(self._models, path)
+        await self._serve(found, scope, receive, send)
 
     async def open(self) -> None:
         """Open the recorder and begin to get the backend ready, which goes on beside what the caller does. Twice is once."""
@@ -277,32 +220,33 @@ class LuthienMiddleware:
 
         await self.app(scope, receive, watched)
 
-    async def _serve(self, route: _Route, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _serve(self, found: Found, scope: Scope, receive: Receive, send: Send) -> None:
         if _size_of(scope["headers"]) > self._services.limits.header_bytes:
             msg = f"The headers of the request are longer than {self._services.limits.header_bytes} bytes (header_bytes)."
             bare = {**scope, "headers": ()}  # nothing is made of them
-            await self._fail(self._exchange(route, bare, receive, send), ApiError(msg, status=431))
+            await self._fail(self._exchange(found.route, bare, receive, send), ApiError(msg, status=431))
             return
-        exchange = self._exchange(route, scope, receive, send)
+        exchange = self._exchange(found.route, scope, receive, send)
         drain = self._services.drain
-        if route == "health":
+        if found.route == "health":
             await self._health(scope, send)
-        elif drain.begun and route not in _OPERATORS:
+        elif drain.begun and found.route not in OPERATORS:
             await self._fail(exchange, ShutdownError("The server is about to stop; try again."))
         else:
             with drain:
-                await self._admit(route, exchange)
+                await self._admit(found, exchange)
 
     async def refuse(self, scope: Scope, receive: Receive, send: Send, error: ApiError) -> None:
         """Answer an HTTP request with an error, in the format of its route, whatever it asks for."""
-        await self._fail(self._exchange(self._route_of(scope) or "chat", scope, receive, send), error)
+        found = self._routes.find(scope)
+        await self._fail(self._exchange("chat" if found is None else found.route, scope, receive, send), error)
 
-    async def _admit(self, route: _Route, exchange: Exchange) -> None:
-        if route in _OPERATORS:
-            await self._run(route, exchange)
+    async def _admit(self, found: Found, exchange: Exchange) -> None:
+        if found.route in OPERATORS:  # not among the streams: these may all wait for an operator
+            await self._run(found, exchange)
         else:
             with self._services.slots.one(self._services.limits.streams) as has_place:
-                await (self._run(route, exchange) if has_place else self._refuse(exchange))
+                await (self._run(found, exchange) if has_place else self._refuse(exchange))
 
     async def _health(self, scope: Scope, send: Send) -> None:
         """Say that the process serves (the status, for liveness) and whether it is to be asked (`ready`).
@@ -332,11 +276,11 @@ class LuthienMiddleware:
             return False
         return True
 
-    def _exchange(self, route: _Route, scope: Scope, receive: Receive, send: Send) -> Exchange:
+    def _exchange(self, route: Route, scope: Scope, receive: Receive, send: Send) -> Exchange:
         headers = _joined(scope["headers"])
         return Exchange(
             services=self._services,
-            wire=self._wires[_wire_of(route, headers)],
+            wire=self._wires[wire_of(route, headers)],
             path=scope["path"],
             headers=headers,
             scope=scope,
@@ -344,24 +288,25 @@ class LuthienMiddleware:
             send=send,
         )
 
-    async def _run(self, route: _Route, exchange: Exchange) -> None:
+    async def _run(self, found: Found, exchange: Exchange) -> None:
         if not await self._opened():
             await self._fail(exchange, ApiError("The gateway is not ready.", status=503))
             return
-        if route == "models":
-            await exchange.models()
-        elif route == "model":
-            await exchange.model(self._model_in(_route_path(exchange.scope)))
-        elif route == "count_tokens":
-            await exchange.count()
-        elif route in {"approvals", "approval"}:
-            await self._operate(exchange)
-        elif route == "records":
-            await self._show(exchange)
-        else:
-            await exchange.answer()
+        match found.route:
+            case "models":
+                await exchange.models()
+            case "model":
+                await exchange.model(found.name)
+            case "count_tokens":
+                await exchange.count()
+            case "approvals" | "approval":
+                await self._operate(exchange, found.name)
+            case "records":
+                await self._show(exchange, found.name)
+            case _:
+                await exchange.answer()
 
-    async def _operate(self, exchange: Exchange) -> None:
+    async def _operate(self, exchange: Exchange, approval_id: str) -> None:
         desk = self._services.approvals
         assert desk is not None  # noqa: S101 - without one there is no such route
         request = OperatorRequest(
@@ -371,7 +316,6 @@ class LuthienMiddleware:
             send=exchange.send,
             settings=self._services.settings,
         )
-        approval_id = _below(self._approvals, _route_path(exchange.scope))
         try:
             async with self._services.drain.limit():
                 await (request.answer(approval_id) if approval_id else request.list())
@@ -379,7 +323,7 @@ class LuthienMiddleware:
             if not exchange.begun:
                 await self._fail(exchange, error)
 
-    async def _show(self, exchange: Exchange) -> None:
+    async def _show(self, exchange: Exchange, transaction_id: str) -> None:
         services = self._services
         assert services.operators is not None  # noqa: S101 - without them there is no such route
         assert isinstance(services.recorder, RecordFinder)  # noqa: S101
@@ -390,7 +334,7 @@ class LuthienMiddleware:
             send=exchange.send,
             settings=services.settings,
         )
-        await request.answer(_below(self._records, _route_path(exchange.scope)))
+        await request.answer(transaction_id)
 
     async def _refuse(self, exchange: Exchange) -> None:
         msg = f"{self._services.limits.streams} answers are under way already (streams); try again."
@@ -405,52 +349,6 @@ class LuthienMiddleware:
         await send_error(exchange.send, error.status, body, headers)
 
 
-def _checked_auth(auth: Auth | _Unset | None, backend: Backend) -> Auth | None:
-    if not isinstance(auth, _Unset):
-        return auth
-    spending = [name for name in backend.models() if backend.target(name).spends_key]
-    if spending:
-        msg = (
-            f"the models {', '.join(spending[:5])} spend a key of yours, and anybody who reaches this app could ask for them: "
-            "give auth=KeyAuth(...), or write auth=None if something in front of it decides who may"
-        )
-        raise ConfigError(msg)
-    return None
-
-
-def _check_approvals(approvals: Approvals | None, paths: Paths, auth: Auth | None) -> None:
-    """Raise `ConfigError` where the routes of operators have no desk behind them, or let the wrong ones in."""
-    if paths.approvals is not None and (approvals is None or approvals.auth is None):
-        msg = f"{paths.approvals} is for operators: give approvals=Approvals(auth=KeyAuth(...)), with keys that no client has"
-        raise ConfigError(msg)
-    if approvals is not None:
-        check_apart(approvals.auth, auth)
-
-
-def _check_records(recorder: TransactionRecorder | None, paths: Paths, operators: Auth | None) -> None:
-    """Raise `ConfigError` where the route to records has nobody who may ask, or nothing to show."""
-    if paths.records is not None and operators is None:
-        msg = f"{paths.records} is for operators: give operators=KeyAuth(...), with keys that no client has"
-        raise ConfigError(msg)
-    if paths.records is not None and not isinstance(recorder, RecordFinder):
-        msg = f"{paths.records} needs a recorder that can find a transaction: JsonlRecorder(...), or one with find()"
-        raise ConfigError(msg)
-
-
-def _below(prefix: str | None, path: str) -> str:
-    return path.removeprefix(prefix) if prefix is not None and path.startswith(prefix) else ""
-
-
-def _wire_of(route: _Route, headers: MutableMapping[str, str]) -> str:
-    """The format of an answer: the route's, or where both clients use one path, the one that the caller's headers show."""
-    if route in {"messages", "count_tokens"}:
-        return "anthropic"
-    if route == "responses":
-        return "responses"
-    anthropic = "anthropic-version" in headers or ("x-api-key" in headers and "authorization" not in headers)
-    return "anthropic" if route in {"models", "model"} and anthropic else "openai"
-
-
 def _size_of(headers: Iterable[tuple[bytes, bytes]]) -> int:
     return sum(len(name) + len(value) + _HEADER_BYTES for name, value in headers)
 
@@ -462,12 +360,3 @@ def _joined(raw: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
         key, text = name.decode("latin-1").lower(), value.decode("latin-1")
         headers[key] = f"{headers[key]}, {text}" if key in headers else text
     return headers
-
-
-def _route_path(scope: Scope) -> str:
-    """Return the path below `root_path`, which is stripped only as a whole segment (`/product` is no root of `/products`)."""
-    path: str = scope["path"]
-    root: str = scope.get("root_path", "").rstrip("/")
-    if root and (path == root or path.startswith(root + "/")):
-        return path[len(root) :]
-    return path

@@ -17,7 +17,6 @@ import pytest
 import uvicorn
 
 from luthien_asgi import LuthienMiddleware
-from luthien_asgi.middleware import _route_path
 from luthien_asgi.testing import ResponseWatch, Violation
 
 
@@ -108,16 +107,16 @@ class Leaving:
         call = self._call
 
         async def watched(app: Any, scope: Any, receive: Any, send: Any) -> None:
-            route = app._routes.get((scope["method"], _route_path(scope))) if scope["type"] == "http" else None
-            if route not in self.WIRES:
+            found = app._routes.find(scope) if scope["type"] == "http" else None
+            if found is None or found.route not in self.WIRES:
                 await call(app, scope, receive, send)
                 return
-            watch = ResponseWatch(self.WIRES[route])
+            watch = ResponseWatch(self.WIRES[found.route])
             self._enter()
             try:
                 await call(app, scope, watch.receiving(receive), watch.sending(send))
             finally:
-                self._see(watch, f"{route}, status {watch.status}")
+                self._see(watch, f"{found.route}, status {watch.status}")
                 self._leave()
 
         return watched

@@ -16,10 +16,10 @@ from luthien_asgi.compose import Governed
 from luthien_asgi.config import Config, load
 from luthien_asgi.errors import ConfigError
 from luthien_asgi.jsonl import JsonlRecorder
-from luthien_asgi.middleware import Paths
 from luthien_asgi.policies import DenyTools, ReplaceText
 from luthien_asgi.policy import Policy
 from luthien_asgi.recorder import Begin, MemoryRecorder, NullRecorder
+from luthien_asgi.routes import Paths
 from luthien_asgi.settings import Limits, StreamSettings
 
 MODELS: Final = "model_list: [{model_name: fast, litellm_params: {model: openai/gpt-4o-mini}}]\n"

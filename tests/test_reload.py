@@ -536,7 +536,7 @@ async def test_a_hundred_reloads_under_load_leave_nothing(file: File) -> None:
         assert len(generations(file)) == 1
         assert server.gateway._generations.current.middleware.slots.taken == 0
         assert (at_work(), opened()) == (tasks, files)
-        assert threads() == before
+        assert threads() <= before  # those of earlier tests may end meanwhile
         asked = sum(client.result() for client in clients) + 3
     ends = [line["end"]["ending"] for line in read_transactions(file.records)]
     assert ends == ["completed"] * asked

@@ -10,6 +10,7 @@ from api_document import _PATHS, DOCUMENT, document, written
 
 from luthien_asgi import Limits
 from luthien_asgi.errors import RequestError
+from luthien_asgi.routes import Routes
 from luthien_asgi.wire.anthropic import AnthropicWire
 from luthien_asgi.wire.openai import OpenAIWire
 from luthien_asgi.wire.parameters import PARAMETERS
@@ -23,7 +24,7 @@ def test_the_document_is_as_the_code_has_it() -> None:
 
 def test_every_route_is_in_it() -> None:
     """Those of the gateway, and those with a name below them; of records there is no list."""
-    routes = {(method, path) for method, path in _PATHS.routes()}
+    routes = set(Routes(_PATHS)._exact)
     below = {("GET", f"{_PATHS.models}/{{model}}"), ("POST", f"{_PATHS.approvals}/{{id}}")}
     below |= {("GET", f"{_PATHS.records}/{{id}}")}
     found = {(method.upper(), path) for path, item in document()["paths"].items() for method in item if method != "parameters"}
