@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Generator, Iterator, Sequence
+from contextlib import suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, Final, Generic, TypeVar
@@ -26,8 +27,8 @@ _Result = TypeVar("_Result")
 
 _log: Final = logger_of(__name__)
 _KEPT: Final = 1_000
+"""Of what was given up and cannot be closed so many are kept, because the interpreter complains of each one that it drops."""
 _left: Final[list[object]] = []
-"""What was given up and cannot be closed: so many are kept, because the interpreter complains of each one that it drops."""
 _beat: Final[ContextVar[Callable[[], None] | None]] = ContextVar("luthien_asgi_keepalive", default=None)
 
 
@@ -267,9 +268,17 @@ def _nothing() -> None:
 
 
 def keep(left: Sequence[object]) -> None:
-    """Keep what was given up and cannot be closed."""
-    if len(_left) < _KEPT:
-        _left.extend(left)
+    """Keep what was given up and cannot be closed, for ever.
+
+    The interpreter, when it ends, would close it once more, and wait without end for what swallows everything: a reference that
+    nobody gives back keeps it from that.
+    """
+    for each in left[: _KEPT - len(_left)]:
+        _left.append(each)
+        with suppress(ImportError):  # an interpreter that was built without it
+            import ctypes
+
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(each))
 
 
 async def bounded(work: Awaitable[_Result], seconds: float, *, grace: float, what: str) -> _Result:

@@ -8,8 +8,9 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from inspect import getsource
 from itertools import count, repeat
+from textwrap import dedent, indent
 from typing import Any, ClassVar
 
 import httpx
@@ -103,8 +104,10 @@ def failed(got: Fetched, path: str, *, stream: bool, status: int = 504) -> bool:
 async def deaf() -> None:
     """Never ends, whatever it is told."""
     while True:
-        with suppress(BaseException):
+        try:  # noqa: SIM105 - a name less, when the interpreter ends and takes them away
             await asyncio.Event().wait()
+        except BaseException:  # noqa: S110
+            pass
 
 
 async def stubborn() -> None:
@@ -154,6 +157,24 @@ async def test_a_hook_that_swallows_its_cancellation_is_given_up(
     assert f"the policy Never did not end in {hook} and was given up" in case.end.notes
     assert f"the hook {hook} of the policy Never did not end when it was told to: it is given up ({__file__}:" in caplog.text
     assert f"; transaction {case.end.id})" in caplog.text
+
+
+def test_a_process_that_gave_a_hook_up_ends() -> None:
+    """The interpreter closes what is left when it ends, and would wait for ever for what swallows that too."""
+    program = f"""
+        import asyncio
+        from luthien_asgi.hook_run import LateCall, bounded
+        {indent(getsource(deaf), " " * 8).strip()}
+        async def main():
+            try:
+                await bounded(deaf(), 0.1, grace=0.1, what="deaf")
+            except LateCall:
+                print("given up")
+        asyncio.run(main())
+    """
+    ended = subprocess.run([sys.executable, "-c", dedent(program)], capture_output=True, text=True, timeout=30, check=False)
+    assert (ended.returncode, ended.stdout) == (0, "given up\n")
+    assert ended.stderr == "deaf did not end when it was told to: it is given up\n"
 
 
 @pytest.mark.parametrize("how", NEVER)
