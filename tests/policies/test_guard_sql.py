@@ -218,9 +218,9 @@ HOSTILE: Final = {
 @pytest.mark.parametrize("name", HOSTILE)
 def test_hostile_sql_takes_bounded_time(name: str, dialect: str) -> None:
     """Whatever is nested in whatever."""
-    began = time.perf_counter()
+    began = time.thread_time()
     reason(dialect, HOSTILE[name])
-    assert time.perf_counter() - began < 10
+    assert time.thread_time() - began < 10
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,10 @@ round with every turn of the event loop sees how long one turn took.
 from __future__ import annotations
 
 import asyncio
+import os
 import time
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final
 
@@ -28,7 +30,7 @@ __all__ = ["Sharing"]
 WRITES: Final = "the policy writes on itself while it serves (what belongs to one transaction lives in `ctx.state`)"
 MIXES: Final = "two streams at once on one policy object get in each other's way"
 BLOCKS: Final = "a hook blocks the event loop (make it async, or mark it with `@blocking`)"
-_TRIES: Final = 3
+_TRIES: Final = 5
 """How often a slow turn of the loop is measured again: the machine may have been busy, a hook that blocks does it each time."""
 
 
@@ -117,18 +119,36 @@ class _Gate:
 async def _longest_turn(run: Callable[[], Awaitable[object]]) -> float:
     """Return the longest time in seconds that one turn of the event loop took meanwhile."""
     loop = asyncio.get_running_loop()
-    longest, last, going = 0.0, time.perf_counter(), True
+    with _own_time() as clock:
+        longest, last, going = 0.0, clock(), True
 
-    def turn() -> None:
-        nonlocal longest, last
-        now = time.perf_counter()
-        longest, last = max(longest, now - last), now
-        if going:
-            loop.call_soon(turn)
+        def turn() -> None:
+            nonlocal longest, last
+            now = clock()
+            longest, last = max(longest, now - last), now
+            if going:
+                loop.call_soon(turn)
 
-    loop.call_soon(turn)
+        loop.call_soon(turn)
+        try:
+            await run()
+        finally:
+            going = False
+        return max(longest, clock() - last)
+
+
+@contextmanager
+def _own_time() -> Iterator[Callable[[], float]]:
+    """Give a clock in seconds that stands still while this thread could run and others had the processor.
+
+    Where the system does not say how long that was (Linux does, in `schedstat`), it is the time of the wall.
+    """
     try:
-        await run()
+        waited = os.open("/proc/thread-self/schedstat", os.O_RDONLY)
+    except OSError:
+        yield time.perf_counter
+        return
+    try:
+        yield lambda: time.perf_counter() - int(os.pread(waited, 100, 0).split()[1]) / 1e9
     finally:
-        going = False
-    return max(longest, time.perf_counter() - last)
+        os.close(waited)
