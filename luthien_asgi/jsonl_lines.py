@@ -2,7 +2,7 @@
 
 Strategy: a `_View` says what one content setting makes of each part; the line's shape is the same for all three. `hash` works by
 an allowlist: a text stays only under a key that holds identifiers, and only when it looks like one; what is not known to be
-structure is hashed whole.
+structure is hashed whole. A mask is used before, on the record itself, so that no view can forget it.
 """
 
 from __future__ import annotations
@@ -10,12 +10,13 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from hashlib import sha256
 from typing import Any, BinaryIO, Final, Literal, get_args
 
 from luthien_asgi import jsontext
 from luthien_asgi.blocks import Block
+from luthien_asgi.jsonl_mask import Mask, masked
 from luthien_asgi.logs import logger_of
 from luthien_asgi.recorder import Begin, End, SampleRecord, VerdictRecord
 from luthien_asgi.scrub import scrub, scrub_value
@@ -25,8 +26,6 @@ __all__ = ["CHECKPOINT", "LONGEST_LINE", "Content", "Lines", "Mask", "checkpoint
 _log: Final = logger_of(__name__)
 
 Content = Literal["full", "final", "hash"]
-Mask = Callable[[str], str]
-"""Changes a text before it is written, so that what a policy masks for the client is masked in the record too."""
 
 LONGEST_LINE: Final = 256 * 1024 * 1024
 """Bytes of a line, its newline included. What would be longer is written without its content; what is read and longer is no line
@@ -70,7 +69,9 @@ class Lines:
         if content not in get_args(Content):
             msg = f"content must be full, final or hash, not {content!r}"
             raise ValueError(msg)
-        self._view: Final = _view(content, mask)
+        self._view: Final = _view(content)
+        self._final: Final = content == "final"
+        self._mask: Final = mask
 
     def of(self, record: Begin | End) -> bytes:
         """Return a record as one line of JSON, its newline included.
@@ -79,13 +80,23 @@ class Lines:
         or `ValueError` for such a `Begin`.
         """
         if isinstance(record, Begin):
-            return _line(_begin(record, self._view))
+            return _line(_begin(self._begin(record), self._view))
         try:
-            return _line(_end(record, self._view))
+            return _line(_end(self._end(record), self._view))
         except Exception as error:  # also a line that is too long
             # Not the error's text: it may quote content.
             _log.error("the end of %s could not be written in full: %s", record.id, type(error).__name__)
             return _line(_without_content(record, f"written without its content: {type(error).__name__}"))
+
+    def _begin(self, begin: Begin) -> Begin:
+        if self._mask is None:
+            return begin
+        return masked(replace(begin, request={}) if self._final else begin, self._mask)
+
+    def _end(self, end: End) -> End:
+        if self._mask is None:
+            return end
+        return masked(_final_alone(end) if self._final else end, self._mask)
 
 
 def checkpoint(open_: Iterable[str], *, at: float) -> bytes:
@@ -145,7 +156,7 @@ def _end(end: End, view: _View) -> dict[str, Any]:
         "final_blocks": _blocks(end.final_blocks, view.final),
         "verdicts": [_verdict(verdict, view) for verdict in end.verdicts],
         "usage": view.usage(end.usage),
-        "finish_reasons": _reasons(end.finish_reasons),
+        "finish_reasons": _reasons(end.finish_reasons, view),
         "samples": [_sample(sample, view) for sample in end.samples],
         "calls": [asdict(call) | {"usage": view.usage(call.usage)} for call in end.calls],
         "unchecked": list(end.unchecked),
@@ -161,8 +172,14 @@ def _without_content(end: End, note: str) -> dict[str, Any]:
     return {**kept, "decoder": end.decoder, **lists, "timings": {}, "notes": [note]}
 
 
-def _reasons(reasons: Mapping[int, str]) -> dict[str, str]:
-    return {str(choice): reason for choice, reason in reasons.items()}
+def _final_alone(end: End) -> End:
+    """Return an end without what is not written of it: it need not be masked."""
+    samples = [replace(sample, sent=None, blocks=()) for sample in end.samples]
+    return replace(end, sent=None, backend_blocks=(), samples=samples)
+
+
+def _reasons(reasons: Mapping[int, str], view: _View) -> dict[str, str]:
+    return {str(choice): view.name(reason) for choice, reason in reasons.items()}
 
 
 def _sample(sample: SampleRecord, view: _View) -> dict[str, Any]:
@@ -173,7 +190,7 @@ def _sample(sample: SampleRecord, view: _View) -> dict[str, Any]:
         "sent": view.request(sample.sent),
         "blocks": _blocks(sample.blocks, view.backend),
         "usage": view.usage(sample.usage),
-        "finish_reasons": _reasons(sample.finish_reasons),
+        "finish_reasons": _reasons(sample.finish_reasons, view),
     }
 
 
@@ -202,17 +219,14 @@ def _blocks(blocks: Sequence[Block], view: Callable[[Block], dict[str, Any] | No
 # --- the views -------------------------------------------------------------------------------------------------------------
 
 
-def _view(content: Content, mask: Mask | None) -> _View:
+def _view(content: Content) -> _View:
     if content == "hash":
         return _View(
             request=_hashed, backend=_hashed_block, final=_hashed_block, words=_digest_text, name=_identifier, usage=_figures
         )
-    keep: Callable[[Any], Any] = _same if mask is None else lambda value: _mapped(value, mask)
-    block = _block if mask is None else lambda found: _masked_block(found, mask)
-    words = scrub if mask is None else lambda text: scrub(mask(text))
     if content == "full":
-        return _View(request=keep, backend=block, final=block, words=words, name=_same, usage=_same)
-    return _View(request=_nothing, backend=_nothing, final=block, words=words, name=_same, usage=_same)
+        return _View(request=_same, backend=_block, final=_block, words=scrub, name=_same, usage=_same)
+    return _View(request=_nothing, backend=_nothing, final=_block, words=scrub, name=_same, usage=_same)
 
 
 def _same(value: Any) -> Any:  # noqa: ANN401 - JSON is any shape
@@ -226,21 +240,6 @@ def _nothing(_: object) -> None:
 def _block(block: Block) -> dict[str, Any]:
     record = block.as_record() | {"index": block.index}
     return record | {"custom": True} if block.custom else record
-
-
-def _masked_block(block: Block, mask: Mask) -> dict[str, Any]:
-    record = _block(block)
-    return record | {name: _mapped(record[name], mask) for name in ("text", "raw") if name in record}
-
-
-def _mapped(value: Any, change: Mask) -> Any:  # noqa: ANN401
-    if isinstance(value, str):
-        return change(value)
-    if isinstance(value, Mapping):
-        return {name: _mapped(item, change) for name, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_mapped(item, change) for item in value]
-    return value
 
 
 # --- hashing ---------------------------------------------------------------------------------------------------------------

@@ -308,11 +308,8 @@ async def test_hash_hashes_content_that_looks_like_an_identifier(path: Path) -> 
 async def test_a_mask_changes_every_text_before_it_is_written(path: Path, content: str) -> None:
     """What a policy masks for the client can be masked in the record."""
     await written(path, content=content, mask=lambda text: text.replace("canary", "***"))
-    values = lines(path)
-    assert "canary, a text" not in json.dumps([line.get("final_blocks") for line in values])
-    assert "***, a text" in json.dumps(values[1]["final_blocks"])
-    texts = json.dumps([values[0]["request"], values[1]["sent"], values[1]["verdicts"], values[1]["error"]])
-    assert "canary" not in texts.replace(f'"{CANARY}":', "")  # keys are names and stay
+    assert b"canary" not in raw(path)
+    assert "***, a text" in json.dumps(lines(path)[1]["final_blocks"])
 
 
 @pytest.mark.parametrize("options", [{"content": "none"}, {"content": ""}, {"queue_size": 0}, {"queue_size": -1}])

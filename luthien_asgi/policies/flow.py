@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 
 from luthien_asgi.chunk_edits import with_text, without_side_data
 from luthien_asgi.chunks import Chunk, Part, delta_field
-from luthien_asgi.policies.request_texts import strings_of
+from luthien_asgi.json_strings import strings_of
 from luthien_asgi.policies.windows import TextWindow
 
 __all__ = ["through"]

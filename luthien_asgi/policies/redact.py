@@ -10,11 +10,12 @@ from luthien_asgi import jsontext
 from luthien_asgi.blocks import Block, BlockKind
 from luthien_asgi.chunks import Chunk, read_part
 from luthien_asgi.context import PolicyContext, StreamContext
+from luthien_asgi.json_strings import Change, changed_json, changed_loosely, strings_of
 from luthien_asgi.policies.detectors import KINDS, Detectors
 from luthien_asgi.policies.direction import Where, checked_where, look
 from luthien_asgi.policies.flow import through
 from luthien_asgi.policies.placeholders import Originals, Placeholders
-from luthien_asgi.policies.request_texts import Change, changed_json, changed_loosely, strings_of, with_changed_texts
+from luthien_asgi.policies.request_texts import with_changed_texts
 from luthien_asgi.policies.windows import Rules, TextWindow
 from luthien_asgi.policy import Allow, Deny, Handling, Hold, Policy, Replace, Transform
 from luthien_asgi.request import ChatRequest
