@@ -20,7 +20,7 @@ from luthien_asgi.hooks import HookCaller
 from luthien_asgi.opening import BackendOpening
 from luthien_asgi.orchestrator import PolicyOrchestrator
 from luthien_asgi.queues import End, Failed, Terminal
-from luthien_asgi.recorder import Transaction
+from luthien_asgi.recorder import Transaction, wants_blocks
 from luthien_asgi.request import ChatRequest, api_of
 from luthien_asgi.responses import send_json
 from luthien_asgi.shadow import Shadows
@@ -204,13 +204,13 @@ class Completion:
             hooks=self.hooks,
             make_chunk=services.backend.make_chunk,
             settings=services.settings,
-            wants_blocks=services.recorder.wants_blocks,
+            wants_blocks=wants_blocks(services.recorder),
             person=DeskPerson(services.approvals, self.ctx) if services.approvals is not None else None,
             shadows=self.shadows,
             drain=services.drain,
         )
         encoder = exchange.wire.encoder(self.asked, settings=services.settings, id=exchange.id, created=exchange.created)
-        final = FinalBlocks(self.log, wanted=services.recorder.wants_blocks)
+        final = FinalBlocks(self.log, wanted=wants_blocks(services.recorder))
         seal = self.closing.seal if self.asked.stream and self.closing.seals else None
         formatter = ClientFormatter(encoder=encoder, settings=services.settings, final=final, late=late, seal=seal)
         return PolicyOrchestrator(executor=executor, formatter=formatter, settings=services.settings, drain=services.drain)

@@ -28,6 +28,7 @@ __all__ = [
     "VerdictRecord",
     "is_durable",
     "is_healthy",
+    "wants_blocks",
 ]
 
 Ending = Literal["completed", "stopped", "denied", "failed", "client_disconnected", "shutdown", "interrupted"]
@@ -228,9 +229,6 @@ class TransactionRecorder(Protocol):
     These four methods are enough. A recorder may have more to say: see `DurableRecorder`.
     """
 
-    wants_blocks: bool
-    """False when the blocks would be thrown away: then they are not even collected."""
-
     async def start(self) -> None:
         """Open what the recorder needs. Called once, before the first transaction."""
         ...
@@ -252,6 +250,11 @@ class DurableRecorder(TransactionRecorder, Protocol):
     """A recorder that says more about itself. Each attribute may be left out, and is then as `is_durable` and so on say."""
 
     @property
+    def wants_blocks(self) -> bool:
+        """False when the blocks would be thrown away: then they are not even collected."""
+        ...
+
+    @property
     def durable(self) -> bool:
         """Whether an `end` is awaited before the client gets its answer's last frame (or its body).
 
@@ -269,6 +272,11 @@ class DurableRecorder(TransactionRecorder, Protocol):
 def is_durable(recorder: TransactionRecorder) -> bool:
     """Tell whether ends are to be recorded before answers end; not, unless the recorder says so."""
     return getattr(recorder, "durable", False) is True
+
+
+def wants_blocks(recorder: TransactionRecorder) -> bool:
+    """Tell whether the blocks are to be collected; yes, unless the recorder says that it throws them away."""
+    return bool(getattr(recorder, "wants_blocks", True))
 
 
 def is_healthy(recorder: TransactionRecorder) -> bool:

@@ -9,7 +9,7 @@ import asyncio
 from typing import Any
 
 from luthien_asgi.record_routes import RecordFinder
-from luthien_asgi.recorder import Begin, End, TransactionRecorder
+from luthien_asgi.recorder import Begin, End, TransactionRecorder, wants_blocks
 
 __all__ = ["Lease", "SharedRecorder"]
 
@@ -48,7 +48,7 @@ class Lease:
         self._shared = shared
         self._recorder = shared.recorder
         self._is_open = False
-        self.wants_blocks = shared.recorder.wants_blocks
+        self.wants_blocks = wants_blocks(shared.recorder)
         if isinstance(shared.recorder, RecordFinder):
             self.find = shared.recorder.find  # a protocol's check looks at what is there, and asks no `__getattr__`
 

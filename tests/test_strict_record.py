@@ -34,7 +34,7 @@ from luthien_asgi import (
     read_transactions,
 )
 from luthien_asgi.errors import BackendError
-from luthien_asgi.recorder import DurableRecorder, TransactionRecorder, is_durable, is_healthy
+from luthien_asgi.recorder import DurableRecorder, TransactionRecorder, is_durable, is_healthy, wants_blocks
 from luthien_asgi.testing import ASGIDriver, ScriptedBackend, ToolCall, chunks, sse_events
 from luthien_asgi.testing.chunk_builders import role, text_chunk
 
@@ -264,21 +264,10 @@ async def test_a_client_that_left_before_is_recorded_as_such() -> None:
 # --- the recorder's own word
 
 
-def test_a_recorder_of_four_methods_is_neither_durable_nor_ill(tmp_path: Path) -> None:
-    """What it does not say has a default; what JsonlRecorder says is typed."""
-
-    class Four:
-        wants_blocks = False
-
-        async def start(self) -> None: ...
-        async def begin(self, begin: Begin) -> None: ...
-        async def end(self, end: End) -> None: ...
-        async def aclose(self) -> None: ...
-
-    four: TransactionRecorder = Four()
-    assert (is_durable(four), is_healthy(four)) == (False, True)
+def test_what_a_file_says_of_itself_is_typed(tmp_path: Path) -> None:
+    """What a recorder does not say has a default; `JsonlRecorder` says all of it."""
     strict: DurableRecorder = JsonlRecorder(tmp_path / "t.jsonl", durability="strict")
-    assert (is_durable(strict), is_healthy(strict)) == (True, True)
+    assert (is_durable(strict), is_healthy(strict), wants_blocks(strict)) == (True, True, True)
 
 
 # --- on a real file, below which the disk fails
