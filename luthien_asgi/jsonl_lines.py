@@ -19,7 +19,7 @@ from luthien_asgi.blocks import Block
 from luthien_asgi.jsonl_mask import Mask, masked
 from luthien_asgi.logs import logger_of
 from luthien_asgi.recorder import Begin, End, SampleRecord, VerdictRecord
-from luthien_asgi.scrub import scrub, scrub_value
+from luthien_asgi.scrub import all_of, scrub, scrub_name, scrub_value
 
 __all__ = ["CHECKPOINT", "LONGEST_LINE", "Content", "Lines", "Mask", "checkpoint", "each_line"]
 
@@ -197,10 +197,10 @@ def _sample(sample: SampleRecord, view: _View) -> dict[str, Any]:
 def _error(error: Mapping[str, Any] | None, view: _View) -> dict[str, Any] | None:
     if error is None:
         return None
-    return {
-        name: view.words(value) if name == "message" and isinstance(value, str) else _named(value, view)
+    return all_of(
+        (scrub_name(name), view.words(value) if name == "message" and isinstance(value, str) else _named(value, view))
         for name, value in error.items()
-    }
+    )
 
 
 def _named(value: object, view: _View) -> object:

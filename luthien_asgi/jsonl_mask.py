@@ -6,7 +6,7 @@ changed, the names of fields within them included, whatever they are for. So a f
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import fields, replace
 from typing import Any, Final, TypeVar, cast
 
@@ -15,6 +15,7 @@ import msgspec
 from luthien_asgi.blocks import Block
 from luthien_asgi.json_strings import changed_deeply
 from luthien_asgi.recorder import Begin, End, ModelCall, SampleRecord, VerdictRecord
+from luthien_asgi.scrub import all_of
 
 __all__ = ["Mask", "masked"]
 
@@ -90,19 +91,15 @@ class _Masking:
         return value if (told := self._mask(str(value))) == str(value) else told
 
     def _fields(self, value: Mapping[Any, Any], *, kept: frozenset[str] = frozenset(), numbers: bool = True) -> dict[Any, Any]:
-        changed: dict[Any, Any] = {}
-        numbers_of: dict[Any, int] = {}
-        for name, item in value.items():
-            new = self._name(name) if name not in kept else name
-            told = self._value(item, numbers=numbers)
-            if isinstance(told, str) and isinstance(new, str) and len(told) <= _LONGEST_VALUE:
-                told = self._known_by_name(new, told)
-            place = new
-            while place in changed:
-                numbers_of[new] = numbers_of.get(new, 1) + 1
-                place = f"{new} ({numbers_of[new]})"
-            changed[place] = told
-        return changed
+        def changed() -> Iterator[tuple[Any, Any]]:
+            for name, item in value.items():
+                new = self._name(name) if name not in kept else name
+                told = self._value(item, numbers=numbers)
+                if isinstance(told, str) and isinstance(new, str) and len(told) <= _LONGEST_VALUE:
+                    told = self._known_by_name(new, told)
+                yield new, told
+
+        return all_of(changed())
 
     def _text(self, text: str) -> str:
         return changed_deeply(text, self._mask) if text else text

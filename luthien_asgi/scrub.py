@@ -8,10 +8,12 @@ word of a message; a miss costs a key. All patterns are linear: none can be made
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from typing import Any, Final
+from collections.abc import Iterable, Mapping
+from typing import Any, Final, TypeVar
 
-__all__ = ["MASK", "scrub", "scrub_headers", "scrub_value"]
+__all__ = ["MASK", "all_of", "scrub", "scrub_headers", "scrub_name", "scrub_value"]
+
+_Item = TypeVar("_Item")
 
 MASK: Final = "[redacted]"
 """What stands where a credential was."""
@@ -51,19 +53,40 @@ def scrub(text: str) -> str:
 
 
 def scrub_value(value: Any) -> Any:  # noqa: ANN401 - JSON is any shape
-    """Return a copy of a JSON value: its texts scrubbed, and masked whole under a name that says "credential"."""
+    """Return a copy of a JSON value: its texts and names scrubbed, and masked whole under a name that says "credential"."""
     if isinstance(value, str):
         return scrub(value)
     if isinstance(value, Mapping):
-        return {name: _scrub_field(name, item) for name, item in value.items()}
+        return all_of((scrub_name(name), _scrub_field(name, item)) for name, item in value.items())
     if isinstance(value, list | tuple):
         return [scrub_value(item) for item in value]
     return value
 
 
+def scrub_name(name: Any) -> Any:  # noqa: ANN401 - a text, as a rule
+    """Return the name of a field scrubbed; what is no text, as it is."""
+    return scrub(name) if isinstance(name, str) else name
+
+
 def scrub_headers(headers: Mapping[str, str]) -> dict[str, str]:
-    """Return headers by lower-case name, those that carry credentials or sessions masked, the others scrubbed."""
-    return {name.lower(): MASK if _SECRET_HEADER.search(name) is not None else scrub(value) for name, value in headers.items()}
+    """Return headers by lower-case name, those that carry credentials or sessions masked, the others and all names scrubbed."""
+    return all_of(
+        (scrub(name).lower(), MASK if _SECRET_HEADER.search(name) is not None else scrub(value))
+        for name, value in headers.items()
+    )
+
+
+def all_of(fields: Iterable[tuple[Any, _Item]]) -> dict[Any, _Item]:
+    """Return fields by name. A name that comes again, since what was different in it is masked, gets a number: none is lost."""
+    found: dict[Any, _Item] = {}
+    numbers: dict[Any, int] = {}
+    for name, item in fields:
+        place = name
+        while place in found:
+            numbers[name] = numbers.get(name, 1) + 1
+            place = f"{name} ({numbers[name]})"
+        found[place] = item
+    return found
 
 
 def _scrub_field(name: object, item: Any) -> Any:  # noqa: ANN401

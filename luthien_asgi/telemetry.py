@@ -6,7 +6,7 @@ attributes name a `gen_ai.operation.name` is the backend call (CLIENT, called `c
 
 Strategy: parents are passed explicitly and nothing is attached to a task's context, because a transaction's work happens in
 several tasks. No span and no event a chunk. Neither content nor credentials: attributes that carry content by their name are
-dropped, texts are scrubbed and cut, and of an exception only its type is kept. The names stand in `telemetry_names`.
+dropped, texts and names are scrubbed and cut, of an exception only its type is kept. The names stand in `telemetry_names`.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from __future__ import annotations
 import time
 from asyncio import CancelledError
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
@@ -149,7 +150,7 @@ class OpenTelemetry:
         if self._is_idle is not None and self._is_idle():
             return NullObservability()
         given = _clean({**(attributes or {}), TRANSACTION_ID: transaction_id})
-        span = self._tracer.start_span(name, context=_parent(headers or {}), attributes=given)
+        span = self._tracer.start_span(_name(name), context=_parent(headers or {}), attributes=given)
         return _Observability(self._tracer, self._metrics, span, given)
 
 
@@ -218,7 +219,7 @@ class _Observability:
 
     def event(self, name: str, attributes: Mapping[str, Any] | None = None) -> None:
         cleaned = _clean(attributes or {})
-        self._span.add_event(name, cleaned)
+        self._span.add_event(_name(name), cleaned)
         if name == POLICY_ACTION:
             self._metrics.actions.add(1, _picked(cleaned, ACTION_DIMENSIONS))
         elif name == POLICY_ABANDONED:
@@ -230,7 +231,7 @@ class _Observability:
         if self._ended:
             return
         self._ended = True
-        outcome = {ENDING: ending} | ({ERROR_TYPE: error} if error else {})
+        outcome = _clean({ENDING: ending} | ({ERROR_TYPE: error} if error else {}))
         self._span.set_attributes(outcome)
         if ending == "failed":
             _mark_failed(self._span)
@@ -250,7 +251,7 @@ class _Observability:
         from opentelemetry.trace import SpanKind, set_span_in_context
 
         kind = SpanKind.CLIENT if OPERATION in attributes else SpanKind.INTERNAL
-        return self._tracer.start_span(name, context=set_span_in_context(self._span), kind=kind, attributes=attributes)
+        return self._tracer.start_span(_name(name), context=set_span_in_context(self._span), kind=kind, attributes=attributes)
 
     def _count(self, outcome: dict[str, Any]) -> None:
         call = _picked(self._known, CALL_DIMENSIONS)
@@ -294,7 +295,7 @@ def _error_type(error: BaseException | None) -> str | None:
     """Return what to call an exception: an API error's type, else its class; None for a cancellation, which is no error."""
     if error is None or isinstance(error, CancelledError | GeneratorExit):
         return None
-    return error.type if isinstance(error, ApiError) else type(error).__qualname__
+    return scrub(error.type) if isinstance(error, ApiError) else type(error).__qualname__
 
 
 def _mark_failed(span: Span) -> None:
@@ -308,8 +309,14 @@ def _picked(attributes: Mapping[str, Any], names: Sequence[str]) -> dict[str, An
 
 
 def _clean(attributes: Mapping[str, Any]) -> dict[str, Any]:
-    cleaned = {name: _value(value) for name, value in attributes.items() if name.rpartition(".")[2] not in CONTENT}
+    cleaned = {_name(name): _value(value) for name, value in attributes.items() if name.rpartition(".")[2] not in CONTENT}
     return {name: value for name, value in cleaned.items() if value is not None}
+
+
+@lru_cache(maxsize=512)
+def _name(name: str) -> str:
+    """Return the name of a span, an event or an attribute: as a rule one of ours, and always the same few."""
+    return scrub(name[:_LONGEST_TEXT])
 
 
 def _value(value: object) -> str | float | bool | list[str] | None:

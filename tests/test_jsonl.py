@@ -312,6 +312,19 @@ async def test_a_mask_changes_every_text_before_it_is_written(path: Path, conten
     assert "***, a text" in json.dumps(lines(path)[1]["final_blocks"])
 
 
+@pytest.mark.parametrize("content", ["full", "final", "hash"])
+async def test_a_credential_is_not_in_an_error_not_even_as_a_name(path: Path, content: Any) -> None:
+    """Without a mask too: in what an error says, at any depth of what else it holds, and as the name of a field."""
+    key = "sk-ant-api03-Zx81QpLm42vbNNtr"
+    log = Transaction(begin())
+    error = {"type": key, "message": key, "code": key, key: [{key: key}], "more": {f"Bearer {key}": 1}}
+    async with recording(path, content=content) as recorder:
+        await recorder.begin(begin())
+        await recorder.end(log.end("failed", error))
+    assert b"Zx81" not in raw(path)
+    assert len(lines(path)[1]["error"]) == len(error)
+
+
 @pytest.mark.parametrize("options", [{"content": "none"}, {"content": ""}, {"queue_size": 0}, {"queue_size": -1}])
 def test_a_wrong_option_is_refused_when_it_is_made(path: Path, options: dict[str, Any]) -> None:
     """Not when the first request comes."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from luthien_asgi.backend.scrub import scrub_value as scrub_of_provider
 from luthien_asgi.scrub import MASK, scrub, scrub_headers, scrub_value
 
 SECRET = "Zx81QpLm42vbNNtr"
@@ -86,6 +87,40 @@ def test_values_are_scrubbed_at_every_depth_and_by_their_name() -> None:
     }
 
 
+def test_names_are_scrubbed_and_none_is_lost() -> None:
+    """At every depth; those that become the same get a number, and a name that says credential still masks its value."""
+    first, second = f"sk-ant-api03-{SECRET}", f"sk-ant-api04-{SECRET}"
+    value = {
+        first: 1,
+        "list": [{f"a {second}": {second: "x"}}],
+        second: 2,
+        f"{MASK} (2)": 3,
+        7: "Bearer",
+        f"password: {SECRET}": "y",
+    }
+    assert scrub_value(value) == {
+        MASK: 1,
+        "list": [{f"a {MASK}": {MASK: "x"}}],
+        f"{MASK} (2)": 2,
+        f"{MASK} (2) (2)": 3,
+        7: "Bearer",
+        f"password: {MASK}": "y",
+    }
+    assert scrub_value({"api_key": "plain"}) == {"api_key": MASK}
+
+
+def test_names_of_a_providers_error_are_scrubbed_of_what_is_in_use() -> None:
+    """And what it says under each of them stays."""
+    value = {f"{SECRET} a": 1, f"a {SECRET}": {f"{SECRET}": "b", "sk-ant-Zx81QpLm42vbNNts": "c"}}
+    assert scrub_of_provider(value, [SECRET]) == {f"{MASK} a": 1, f"a {MASK}": {MASK: "b", f"{MASK} (2)": "c"}}
+
+
+def test_many_names_that_become_the_same_cost_linear_time() -> None:
+    """A provider's error may have as many as it likes."""
+    value = {f"sk-ant-{number:012}": number for number in range(50_000)}
+    assert list(scrub_value(value).values()) == list(range(50_000))
+
+
 def test_scrubbing_a_value_leaves_the_original_alone() -> None:
     """The value that was given is not changed."""
     value = {"password": SECRET, "list": [f"Bearer {SECRET}"]}
@@ -103,6 +138,7 @@ def test_headers_that_carry_credentials_are_masked_whole() -> None:
         "anthropic-version": "2023-06-01",
         "retry-after": "3",
     }
+    assert scrub_headers({f"X-sk-{SECRET}": "1"}) == {f"x-{MASK}": "1"}
 
 
 @pytest.mark.parametrize("text", ["sk-abcdefgh", "r8_abcdefgh", "a://b@c", "password:abcd", "secret=abcd", "cookie=abcd"])

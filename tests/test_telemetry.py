@@ -20,7 +20,7 @@ from opentelemetry.trace import SpanKind, StatusCode
 
 from luthien_asgi.blocks import Block, BlockKind
 from luthien_asgi.context import NullObservability, ObservabilityContext
-from luthien_asgi.errors import BackendError
+from luthien_asgi.errors import ApiError, BackendError
 from luthien_asgi.recorder import Begin, Transaction, VerdictRecord
 from luthien_asgi.telemetry import (
     NullTelemetry,
@@ -254,6 +254,20 @@ def test_values_are_scrubbed_cut_and_flat(bench: Bench) -> None:
     assert attributes["a"] == "x" * 256
     assert attributes["gen_ai.response.finish_reasons"] == ("stop",)
     assert not {"b", "d", "e"} & set(attributes)
+
+
+def test_names_are_scrubbed_too(bench: Bench) -> None:
+    """Of spans, events and attributes: a policy may call them after what it saw; and the type of an error."""
+    obs = bench.begin(attributes={f"a.{SECRET}": 1})
+    obs.set(f"b.{SECRET}", 1)
+    obs.event(SECRET, {f"c.{SECRET}": 1})
+    with obs.span(f"chat {SECRET}", {f"d.{SECRET}": 1}) as span:
+        span.set(f"e.{SECRET}", 1)
+    with pytest.raises(ApiError), obs.span("judge"):
+        raise ApiError("no", type=SECRET)
+    obs.end("failed", error=SECRET)
+    assert "Zx81QpLm42vbNNtr" not in everything(bench)
+    assert "chat [redacted]" in bench.spans()
 
 
 # --- metrics

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from luthien_asgi.scrub import MASK, scrub
+from luthien_asgi.scrub import MASK, all_of, scrub
 
 __all__ = ["scrub_text", "scrub_value"]
 
@@ -32,7 +32,7 @@ def scrub_value(value: Any, secrets: Sequence[str], *, depth: int = _DEPTH) -> A
     if depth == 0 and isinstance(value, Mapping | list | tuple):
         return None
     if isinstance(value, Mapping):
-        return {scrub_text(str(key), secrets): scrub_value(item, secrets, depth=depth - 1) for key, item in value.items()}
+        return all_of((scrub_text(str(key), secrets), scrub_value(item, secrets, depth=depth - 1)) for key, item in value.items())
     if isinstance(value, list | tuple):
         return [scrub_value(item, secrets, depth=depth - 1) for item in value]
     return value
