@@ -79,6 +79,8 @@ class Answer:
         self._judged_ids: set[tuple[int, str]] = set()
         self._calls: set[tuple[int, int | None, str | None]] = set()
         """Choice and provider's number of the calls that began, each alone (None) and with the call's id."""
+        self._ids: set[tuple[int, str]] = set()
+        """Choice and id of the calls that began."""
         self._completed = False
 
     @property
@@ -214,7 +216,12 @@ class Answer:
         if part.phase == "delta" and number in self._calls and (not part.id or call in self._calls):
             msg = "The provider went on with a tool call after another one had taken its place, or after its end."
             raise BackendError(msg)
+        if not part.name and (part.choice, part.id) in self._ids:
+            msg = "The provider went on with a tool call under another number."
+            raise BackendError(msg)
         self._calls |= {number, call}
+        if part.id:
+            self._ids.add((part.choice, part.id))
 
     def _open_lane(self, block: OpenBlock) -> Lane:
         choice = self._outlet.choice(block.choice)

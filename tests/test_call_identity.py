@@ -53,7 +53,7 @@ async def calls_of(
     events: Sequence[bytes], policy: Any, client: WireName, *, stream: bool, provider: WireName = "openai"
 ) -> tuple[list[tuple[str, str]], str]:
     run = await run_policy(policy, ScriptedBackend(decoded(events, provider), wire=provider), client=client, stream=stream)
-    return [(each.name, each.text) for each in run.tool_calls], run.error
+    return [(each.name, each.text) for each in run.tool_calls], str(run.error or "")
 
 
 @pytest.mark.parametrize("client", CLIENTS)
@@ -65,7 +65,63 @@ async def test_a_call_that_comes_back_is_refused(name: str, client: WireName, st
     for policy in policies:
         calls, error = await calls_of(RETURNS[name], policy, client, stream=stream)
         assert not any("rm -rf" in text for _, text in calls)
-        assert "another one had taken its place" in str(error)
+        assert "another one had taken its place" in error
+
+
+MOVES = {
+    "while it is open": openai(call(0, "a", "bash", ""), call(1, "a", None, EVIL)),
+    "after its end": openai(call(0, "a", "bash", ""), call(0, "b", "fine", "{}"), call(1, "a", None, EVIL)),
+    "half of it": openai(call(0, "a", "bash", '{"command": "r'), call(1, "a", None, 'm -rf /"}')),
+    "to a number without an id": openai(call(0, "a", "bash", ""), call(1, None, "fine", ""), call(1, "a", None, EVIL)),
+    "to another call's number": openai(call(0, "a", "bash", ""), call(1, "b", "fine", "{}"), call(1, "a", None, EVIL)),
+    "with an empty name": openai(
+        call(0, "a", "bash", ""),
+        {"tool_calls": [{"index": 1, "id": "a", "type": "function", "function": {"name": "", "arguments": EVIL}}]},
+    ),
+    "free text": openai(call(0, "a", "bash", "echo; rm -r", "custom"), call(1, "a", None, "f /", "custom")),
+}
+
+
+@pytest.mark.parametrize("client", CLIENTS)
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize("name", MOVES)
+async def test_a_call_that_goes_on_under_another_number_is_refused(name: str, client: WireName, stream: bool) -> None:
+    """Without a name it is no call of its own: who puts calls together by their ids would make one of the two."""
+    for policy in (DenyTools(names=["forbidden"], patterns={"bash": r"rm\s", "*": r"rm\s+-rf"}), GuardShell()):
+        calls, error = await calls_of(MOVES[name], policy, client, stream=stream)
+        assert not any("rm -rf" in text for _, text in calls)
+        assert "The provider went on with a tool call under another number." in error
+
+
+@pytest.mark.parametrize("client", CLIENTS)
+async def test_an_anthropic_block_with_a_known_id_and_no_name_is_refused(client: WireName) -> None:
+    """Also where the provider opens it as a block: at a client of another format it is told by its id and number."""
+    message = {"id": "msg_1", "type": "message", "role": "assistant", "model": "m", "content": [], "usage": {"input_tokens": 1}}
+    said: list[dict[str, Any]] = [{"type": "message_start", "message": message}]
+    for index, block in enumerate(({"name": "bash"}, {"name": ""})):
+        start = {"type": "tool_use", "id": "toolu_a", "input": {}} | block
+        said.append({"type": "content_block_start", "index": index, "content_block": start})
+        delta = {"type": "input_json_delta", "partial_json": EVIL if index else "{}"}
+        said.append({"type": "content_block_delta", "index": index, "delta": delta})
+        said.append({"type": "content_block_stop", "index": index})
+    said.append({"type": "message_delta", "delta": {"stop_reason": "tool_use"}, "usage": {"output_tokens": 3}})
+    events = [b"data: " + json.dumps(event).encode() + b"\n\n" for event in [*said, {"type": "message_stop"}]]
+    calls, error = await calls_of(events, DenyTools(patterns={"bash": r"rm\s"}), client, stream=True, provider="anthropic")
+    assert not any("rm" in text for _, text in calls)
+    assert "The provider went on with a tool call under another number." in error
+
+
+@pytest.mark.parametrize("client", CLIENTS)
+async def test_ids_are_those_of_a_choice(client: WireName) -> None:
+    """The same id in another choice is another call, also before its name comes."""
+    head = {"id": "c", "object": "chat.completion.chunk", "created": 1, "model": "m"}
+    deltas = [(0, call(0, "a", "one", "{}")), (1, call(1, "a", None, "")), (1, call(1, "a", "two", "{}"))]
+    choices: list[dict[str, Any]] = [{"index": choice, "delta": delta} for choice, delta in deltas]
+    choices += [{"index": index, "delta": {}, "finish_reason": "tool_calls"} for index in (0, 1)]
+    events = [b"data: " + json.dumps({**head, "choices": [one]}).encode() + b"\n\n" for one in choices]
+    calls, error = await calls_of([*events, b"data: [DONE]\n\n"], DenyTools(names=["none"]), client, stream=True)
+    assert not error
+    assert [name for name, _ in calls] == (["one", "two"] if client == "openai" else ["one"])
 
 
 @pytest.mark.parametrize("client", CLIENTS)
