@@ -22,6 +22,7 @@ from luthien_asgi.disconnect import ClientConnection, ClientGoneError
 from luthien_asgi.errors import ApiError, RequestError
 from luthien_asgi.responses import Send, send_content
 from luthien_asgi.settings import StreamSettings
+from luthien_asgi.slots import Room
 
 __all__ = ["OperatorRequest", "printable"]
 
@@ -42,6 +43,8 @@ class OperatorRequest:
     connection: ClientConnection
     send: Send
     settings: StreamSettings
+    room: Room
+    """For requests whose operator is not known yet."""
 
     async def list(self) -> None:
         """Answer with what waits at all workers, oldest first."""
@@ -71,7 +74,7 @@ class OperatorRequest:
         if self.desk.auth is None:
             msg = "No operator has a key, so nobody may see what waits, or answer."
             raise ApiError(msg, status=403)
-        return (await authenticate(self.desk.auth, self.headers, self.settings)).name
+        return (await authenticate(self.desk.auth, self.headers, self.settings, self.room)).name
 
     async def _body(self) -> bytes:
         if self.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":

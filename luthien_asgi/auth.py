@@ -25,10 +25,11 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from luthien_asgi.clients import Client, ClientKey
-from luthien_asgi.errors import ApiError, ConfigError
+from luthien_asgi.errors import ApiError, ConfigError, busy
 from luthien_asgi.hook_run import LateCall, bounded
 from luthien_asgi.logs import logger_of
 from luthien_asgi.settings import StreamSettings
+from luthien_asgi.slots import Room
 
 __all__ = ["Auth", "Authenticator", "KeyAuth", "LoopbackGuard", "authenticate", "credential_of"]
 
@@ -56,12 +57,21 @@ _NOBODY: Final = Client(name="")
 _LOCAL: Final = Client(name="local")
 
 
-async def authenticate(auth: Auth | None, headers: Mapping[str, str], settings: StreamSettings) -> Client:
+async def authenticate(auth: Auth | None, headers: Mapping[str, str], settings: StreamSettings, room: Room) -> Client:
     """Return the client that sent these headers; one without a name when there is no authenticator.
 
-    Raises `ApiError`: the authenticator's own, 401 when it returned no name, 500 when it failed in any other way, 503 when it did
-    not answer within `auth_timeout`.
+    A place in `room` is taken meanwhile. Raises `ApiError`: the authenticator's own, 401 when it returned no name, 429 when there
+    is no place, 500 when it failed in any other way, 503 when it did not answer within `auth_timeout`.
     """
+    if auth is None:
+        return _NOBODY
+    with room.one() as has_place:
+        if not has_place:
+            raise busy(f"{room.limit} requests wait to be authenticated already (unauthenticated); try again.")
+        return await _known(auth, headers, settings)
+
+
+async def _known(auth: Auth, headers: Mapping[str, str], settings: StreamSettings) -> Client:
     work = _asked(auth, headers)
     try:
         return await bounded(work, settings.auth_timeout, grace=settings.close_timeout, what="the authenticator")
@@ -71,9 +81,7 @@ async def authenticate(auth: Auth | None, headers: Mapping[str, str], settings: 
         raise ApiError(msg, status=503) from None
 
 
-async def _asked(auth: Auth | None, headers: Mapping[str, str]) -> Client:
-    if auth is None:
-        return _NOBODY
+async def _asked(auth: Auth, headers: Mapping[str, str]) -> Client:
     try:
         said = auth(headers)
         client: object = await said if inspect.isawaitable(said) else said

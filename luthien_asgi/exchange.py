@@ -32,9 +32,9 @@ from luthien_asgi.request_judging import RequestJudge
 from luthien_asgi.responses import send_error, send_json
 from luthien_asgi.settings import Limits, StreamSettings
 from luthien_asgi.shadow import Shadows
-from luthien_asgi.slots import Slots
+from luthien_asgi.slots import Room, Slots
 from luthien_asgi.telemetry import Telemetry
-from luthien_asgi.wait_limit import limited
+from luthien_asgi.wait_limit import WaitTimeout, limited
 from luthien_asgi.watchdog import Watchdog
 from luthien_asgi.wire.checks import LONGEST_MODEL
 from luthien_asgi.wire.protocol import WireFormat
@@ -146,7 +146,15 @@ class Exchange:
         except Exception as error:
             if self.begun:
                 raise  # a server closes the connection then, which is the honest signal
-            await self.send_error(as_failure(error))
+            await self._refuse(as_failure(error))
+
+    async def _refuse(self, error: ApiError) -> None:
+        """Send an error to whoever it is, who may not be known and need not read: no longer than `send_timeout`."""
+        try:
+            with limited(self.services.settings.send_timeout):
+                await self.send_error(error)
+        except WaitTimeout:
+            _log.warning("transaction %s: its client did not read that it was refused", self.id)
 
     def __post_init__(self) -> None:
         self.send = self._noting = _Noting(self.send)
@@ -171,15 +179,24 @@ class Exchange:
 
     async def _authenticate(self) -> Client:
         """Return the client. Raises `ApiError`."""
-        return await authenticate(self.services.auth, self.headers, self.services.settings)
+        services = self.services
+        room = Room(services.slots.unknown, services.limits.unauthenticated)
+        return await authenticate(services.auth, self.headers, services.settings, room)
 
     async def _admitted(self, work: Callable[[Client], Awaitable[None]]) -> None:
-        """Let the client do what it asked for, in a place of its own. Raises `ApiError` where it has none left."""
+        """Let the client do what it asked for, in a place of its own. Raises `ApiError` where there is none left.
+
+        Places are those of clients: who is not known takes none, however slowly it sends.
+        """
         async with self.services.drain.limit():
             client = await self._authenticate()
-        if not client.name:
-            await work(client)
-            return
+        limit = self.services.limits.streams
+        with self.services.slots.one(limit) as has_place:
+            if not has_place:
+                raise busy(f"{limit} answers are under way already (streams); try again.")
+            await (self._in_own_place(client, work) if client.name else work(client))
+
+    async def _in_own_place(self, client: Client, work: Callable[[Client], Awaitable[None]]) -> None:
         limit = client.streams or self.services.limits.client_streams
         with self.services.slots.one_of(client.name, limit) as has_place:
             if not has_place:

@@ -15,7 +15,7 @@ from luthien_asgi.backend.protocol import Backend
 from luthien_asgi.compose import Composable
 from luthien_asgi.disconnect import ClientConnection
 from luthien_asgi.drain import Drain, ShutdownError, closing
-from luthien_asgi.errors import ApiError, ConfigError, busy
+from luthien_asgi.errors import ApiError, ConfigError
 from luthien_asgi.exchange import Exchange, Services
 from luthien_asgi.hooks import HookCaller
 from luthien_asgi.logs import logger_of
@@ -27,7 +27,7 @@ from luthien_asgi.resources import Resources
 from luthien_asgi.responses import send_error, send_json
 from luthien_asgi.routes import OPERATORS, Found, Paths, Route, Routes, wire_of
 from luthien_asgi.settings import Limits, StreamSettings
-from luthien_asgi.slots import Slots
+from luthien_asgi.slots import Room, Slots
 from luthien_asgi.telemetry import Telemetry, default_telemetry
 from luthien_asgi.telemetry_guard import GuardedTelemetry
 from luthien_asgi.warm_up import WarmBackend
@@ -234,19 +234,12 @@ class LuthienMiddleware:
             await self._fail(exchange, ShutdownError("The server is about to stop; try again."))
         else:
             with drain:
-                await self._admit(found, exchange)
+                await self._run(found, exchange)
 
     async def refuse(self, scope: Scope, receive: Receive, send: Send, error: ApiError) -> None:
         """Answer an HTTP request with an error, in the format of its route, whatever it asks for."""
         found = self._routes.find(scope)
         await self._fail(self._exchange("chat" if found is None else found.route, scope, receive, send), error)
-
-    async def _admit(self, found: Found, exchange: Exchange) -> None:
-        if found.route in OPERATORS:  # not among the streams: these may all wait for an operator
-            await self._run(found, exchange)
-        else:
-            with self._services.slots.one(self._services.limits.streams) as has_place:
-                await (self._run(found, exchange) if has_place else self._refuse(exchange))
 
     async def _health(self, scope: Scope, send: Send) -> None:
         """Say that the process serves (the status, for liveness) and whether it is to be asked (`ready`).
@@ -315,6 +308,7 @@ class LuthienMiddleware:
             connection=exchange.connection,
             send=exchange.send,
             settings=self._services.settings,
+            room=self._room(),
         )
         try:
             async with self._services.drain.limit():
@@ -333,12 +327,13 @@ class LuthienMiddleware:
             headers=exchange.headers,
             send=exchange.send,
             settings=services.settings,
+            room=self._room(),
         )
         await request.answer(transaction_id)
 
-    async def _refuse(self, exchange: Exchange) -> None:
-        msg = f"{self._services.limits.streams} answers are under way already (streams); try again."
-        await self._fail(exchange, busy(msg))
+    def _room(self) -> Room:
+        """Return the places of who may be an operator: not among the streams, which may all wait for one."""
+        return Room(self._services.slots.unknown_operators, self._services.limits.unauthenticated)
 
     @staticmethod
     async def _fail(exchange: Exchange, error: ApiError) -> None:

@@ -17,6 +17,7 @@ from luthien_asgi.auth import Auth, authenticate
 from luthien_asgi.errors import ApiError
 from luthien_asgi.responses import Send, send_content
 from luthien_asgi.settings import StreamSettings
+from luthien_asgi.slots import Room
 
 __all__ = ["RecordFinder", "RecordRequest"]
 
@@ -45,11 +46,13 @@ class RecordRequest:
     headers: Mapping[str, str]
     send: Send
     settings: StreamSettings
+    room: Room
+    """For requests whose operator is not known yet."""
 
     async def answer(self, transaction_id: str) -> None:
         """Answer with the record of a transaction, or with the error."""
         try:
-            await authenticate(self.auth, self.headers, self.settings)
+            await authenticate(self.auth, self.headers, self.settings, self.room)
             found = await self._found(transaction_id)
         except ApiError as error:
             body = {"error": {"type": error.type, "message": error.message, "param": error.param}}

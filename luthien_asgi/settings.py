@@ -98,8 +98,8 @@ class Limits:
     """What a client may send, and in `frame_bytes` a provider.
 
     Exceeding one is an error in the client's format whose message names the limit: 413 for `body_bytes`, 431 for
-    `header_bytes`, 429 for `streams` and
-    `client_streams`, 502 (or the error event) for `frame_bytes`, 400 for the others.
+    `header_bytes`, 429 for `streams`, `client_streams` and `unauthenticated`, 502 (or the error event) for `frame_bytes`, 400 for
+    the others.
     """
 
     body_bytes: int = 32 * 1024 * 1024
@@ -123,10 +123,13 @@ class Limits:
     """Headers of a request, with 32 bytes for each more than is in it (as HTTP/2 counts them, RFC 9113, 6.5.2): h11's limit, and
     more than proxies let through. The server has held them by then, and its own limit comes before this one."""
     streams: int = 1_000
-    """Transactions at the same time in one process; the next gets a 429."""
+    """Transactions at the same time in one process, of clients that are known; the next gets a 429."""
     client_streams: int = 1_000
     """Transactions of one client at the same time in one process, where its key says nothing else: as many as there are for all,
     so that a gateway with one key has the use of them; the next gets a 429."""
+    unauthenticated: int = 1_000
+    """Requests at the same time in one process for which an authenticator is being asked, each for `auth_timeout` at most; as
+    many for the operators'. The next gets a 429. Keys are looked up at once, so this is for authenticators that wait."""
 
     def __post_init__(self) -> None:
         for field in fields(self):

@@ -1,31 +1,26 @@
-"""How many requests are under way: in all, and by client.
+"""How many requests are under way: in all, by client, and of those whose sender is not known yet.
 
-Strategy: a place is taken or refused at once, and nobody waits for one, so what is waiting cannot grow. The counters are an
-object of their own, which knows no limits: a middleware that takes the place of another goes on with its counters, by the
-clients' names.
+Strategy: a place is taken or refused at once, and nobody waits for one, so what is waiting cannot grow. Who is not authenticated
+has none of the clients' places, but one of others while the authenticator is asked. The counters are an object of their own,
+which knows no limits: a middleware that takes the place of another goes on with its counters, by the clients' names.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 
-__all__ = ["Slots"]
+__all__ = ["Places", "Room", "Slots"]
 
 
-class Slots:
-    """Places that are taken in one process. For one event loop."""
+class Places:
+    """Places of one sort that are taken. For one event loop."""
 
-    __slots__ = ("_by_client", "taken")
+    __slots__ = ("taken",)
 
     def __init__(self) -> None:
         self.taken = 0
-        """Requests under way, of all clients."""
-        self._by_client: dict[str, int] = {}
-
-    def of(self, client: str) -> int:
-        """Return how many places a client has."""
-        return self._by_client.get(client, 0)
 
     @contextmanager
     def one(self, limit: int) -> Iterator[bool]:
@@ -38,6 +33,36 @@ class Slots:
             yield True
         finally:
             self.taken -= 1
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """Places, and how many there are."""
+
+    places: Places
+    limit: int
+
+    def one(self) -> AbstractContextManager[bool]:
+        """Take a place for the time of the block; give False where there is none."""
+        return self.places.one(self.limit)
+
+
+class Slots(Places):
+    """Places that are taken in one process, by requests whose client is known."""
+
+    __slots__ = ("_by_client", "unknown", "unknown_operators")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.unknown = Places()
+        """Of requests while the clients' authenticator is asked."""
+        self.unknown_operators = Places()
+        """Of requests while the operators' is: those who ask for the one keep nobody from the other."""
+        self._by_client: dict[str, int] = {}
+
+    def of(self, client: str) -> int:
+        """Return how many places a client has."""
+        return self._by_client.get(client, 0)
 
     @contextmanager
     def one_of(self, client: str, limit: int) -> Iterator[bool]:

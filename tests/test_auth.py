@@ -11,6 +11,7 @@ from starlette.datastructures import Headers
 from luthien_asgi.auth import KeyAuth, LoopbackGuard, authenticate, credential_of
 from luthien_asgi.errors import ApiError, ConfigError
 from luthien_asgi.settings import StreamSettings
+from luthien_asgi.slots import Places, Room
 
 ALICE = "alice-key-0123456789"
 BOB = "bob-key-9876543210"
@@ -164,23 +165,26 @@ def test_two_different_own_credentials_are_refused() -> None:
 # --- authenticators
 
 
+FREE = Room(Places(), 1)
+
+
 async def test_an_authenticator_may_be_plain_or_async() -> None:
     """Both are called with the headers; without one the name is empty."""
 
     async def slowly(headers: Mapping[str, str]) -> str:
         return headers["x-user"]
 
-    assert (await authenticate(lambda headers: headers["x-user"], {"x-user": "a"}, StreamSettings())).name == "a"
-    assert (await authenticate(slowly, {"x-user": "b"}, StreamSettings())).name == "b"
-    assert (await authenticate(KeyAuth(KEYS), {"x-api-key": BOB}, StreamSettings())).name == "bob"
-    assert (await authenticate(None, {}, StreamSettings())).name == ""
+    assert (await authenticate(lambda headers: headers["x-user"], {"x-user": "a"}, StreamSettings(), FREE)).name == "a"
+    assert (await authenticate(slowly, {"x-user": "b"}, StreamSettings(), FREE)).name == "b"
+    assert (await authenticate(KeyAuth(KEYS), {"x-api-key": BOB}, StreamSettings(), FREE)).name == "bob"
+    assert (await authenticate(None, {}, StreamSettings(), FREE)).name == ""
 
 
 @pytest.mark.parametrize("said", [None, "", False, True, 7, b"alice"])
 async def test_an_authenticator_that_names_nobody_lets_nobody_in(said: object) -> None:
     """Anything but a name is a 401."""
     with pytest.raises(ApiError) as caught:
-        await authenticate(lambda _: said, {}, StreamSettings())  # type: ignore[arg-type,return-value]
+        await authenticate(lambda _: said, {}, StreamSettings(), FREE)  # type: ignore[arg-type,return-value]
     assert (caught.value.status, caught.value.type) == (401, "authentication_error")
 
 
@@ -191,14 +195,14 @@ async def test_an_authenticators_own_error_reaches_the_client() -> None:
         raise ApiError("Your trial has ended.", status=402)
 
     with pytest.raises(ApiError, match="trial") as caught:
-        await authenticate(refuse, {}, StreamSettings())
+        await authenticate(refuse, {}, StreamSettings(), FREE)
     assert caught.value.status == 402
 
 
 async def test_an_authenticator_that_fails_lets_nobody_in_and_leaks_nothing(caplog: pytest.LogCaptureFixture) -> None:
     """The client gets a 500; neither it nor the log sees the exception's text, which may hold the key."""
     with caplog.at_level(logging.DEBUG), pytest.raises(ApiError) as caught:
-        await authenticate(lambda headers: {}[headers["x-api-key"]], {"x-api-key": ALICE}, StreamSettings())
+        await authenticate(lambda headers: {}[headers["x-api-key"]], {"x-api-key": ALICE}, StreamSettings(), FREE)
     assert caught.value.status == 500
     assert ALICE not in caught.value.message + caplog.text
     assert "KeyError" in caplog.text

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import fields
 from typing import Any
 
 import pytest
+from anyio import wait_all_tasks_blocked
 
 from luthien_asgi import Limits, LiteLLMBackend, LuthienMiddleware
 from luthien_asgi.testing import Answer, ASGIDriver, Fetched, RawStream, ScriptedProvider, Stall
@@ -33,6 +35,7 @@ TOO_MUCH: dict[str, tuple[int, int, Callable[[], dict[str, Any]]]] = {
     "frame_bytes": (64, 502, lambda: body(stream=True)),
     "streams": (1, 429, body),
     "client_streams": (1, 429, body),
+    "unauthenticated": (1, 429, body),
 }
 """The limit, the status above it, and a request that is above it."""
 
@@ -56,13 +59,24 @@ async def refused(stack: AsyncExitStack, name: str, path: str) -> Fetched:
     params = {"model": f"{kind}/any", "api_base": base, "api_key": "sk-server-0123"}
     limits = Limits(**{name: limit})
     backend = LiteLLMBackend(model_list=[{"model_name": "m", "litellm_params": params}], limits=limits)
-    app = LuthienMiddleware(nothing, backend=backend, auth=lambda _: "somebody", limits=limits)
+    known = asyncio.Event()
+
+    async def slowly(_: Mapping[str, str]) -> str:
+        await known.wait()
+        return "somebody"
+
+    auth: Any = slowly if name == "unauthenticated" else lambda _: "somebody"
+    app = LuthienMiddleware(nothing, backend=backend, auth=auth, limits=limits)
     stack.push_async_callback(app.aclose)
     await app.start()  # an import that is begun is not left behind
     driver = ASGIDriver(app, within=60)
     if name in {"streams", "client_streams"}:
         await stack.enter_async_context(driver.request("POST", path, json=body(), wait=False))
         await provider.wait_requests(within=60)
+    if name == "unauthenticated":
+        await stack.enter_async_context(driver.request("POST", path, json=body(), wait=False))
+        await wait_all_tasks_blocked()
+        stack.callback(known.set)
     return await driver.fetch("POST", path, json=too_much())
 
 

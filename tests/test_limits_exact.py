@@ -18,6 +18,7 @@ PATHS: Final = (CHAT, MESSAGES, RESPONSES)
 NOT_HERE: Final = {
     "streams": "tests/test_middleware.py",
     "client_streams": "tests/test_clients.py",
+    "unauthenticated": "tests/test_places.py",
     "frame_bytes": "tests/wire/test_sse.py",
 }
 """What has a test of its own: it is not about one request."""
