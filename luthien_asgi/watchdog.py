@@ -8,6 +8,7 @@ own the plan and the hook. The loop itself tells how long it took, once it goes 
 1. What holds the interpreter's lock in C (a regular expression, say) cannot be looked at while it does, but just after.
 2. Nothing here ends a hook that blocks: nothing could. The server's own watch over its workers may end the process.
 3. A standstill for which no code is found is named as such: the process was stopped, or had no processor to run on.
+4. A thread that cannot begin, or fails, costs no request anything: the log says so once, and the next request begins another one.
 """
 
 from __future__ import annotations
@@ -88,6 +89,7 @@ class Watchdog:
         self._delayed: dict[int, _Delays] = {}
         self._seen: tuple[float, _Cause] | None = None
         """The beat after which the loop stood still, and why."""
+        self._has_failed = False
 
     @contextmanager
     def under_way(self) -> Iterator[None]:
@@ -135,7 +137,16 @@ class Watchdog:
         with self._changed:
             self._closed = False
             self._thread = threading.Thread(target=self._watch, name="luthien-watchdog", daemon=True)
-            self._thread.start()
+            try:
+                self._thread.start()
+            except RuntimeError:  # no more threads; a request needs none
+                self._thread = None
+                self._say_failed()
+
+    def _say_failed(self) -> None:
+        if not self._has_failed:
+            self._has_failed = True
+            _log.exception("the watch over the event loop failed: what blocks it is perhaps not named")
 
     def _stood_still(self, began: float, seconds: float) -> None:
         if seconds < self._warn_after:
@@ -153,6 +164,16 @@ class Watchdog:
     # --- the thread's side ------------------------------------------------------------------------------------------------
 
     def _watch(self) -> None:
+        try:
+            self._look_now_and_then()
+        except Exception:
+            self._say_failed()
+        finally:
+            with self._changed:
+                if self._thread is threading.current_thread():
+                    self._thread = None
+
+    def _look_now_and_then(self) -> None:
         pause = min(_LOOKS, self._warn_after / 2)
         idle_since = monotonic()
         while True:

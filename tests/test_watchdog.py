@@ -209,6 +209,45 @@ async def test_the_thread_is_there_while_requests_are_and_goes_with_the_middlewa
     assert not thread.is_alive()
 
 
+class Nameless:
+    """What stands in the place of a module's name in code that somebody made up as it ran."""
+
+    def __format__(self, spec: str) -> str:
+        raise LookupError("no name")
+
+
+def watchers() -> set[threading.Thread]:
+    return {thread for thread in threading.enumerate() if thread.name == "luthien-watchdog"}
+
+
+async def test_a_watch_that_fails_is_told_once_and_begun_again(caplog: pytest.LogCaptureFixture) -> None:
+    """By code that cannot be named, say. The answer is as ever, and what blocks the next one is named."""
+    before = watchers()
+    released = [asyncio.Event() for _ in range(3)]
+    app, recorder = make(None, [[role(), text_chunk("a"), each, finish()] for each in released])
+    namespace: dict[str, Any] = {"__name__": Nameless(), "stand_still": time.sleep}
+    exec("def block(): stand_still(0.6)", namespace)  # noqa: S102 - as templates and plugins are made
+    for each in released[:2]:
+        async with ASGIDriver(app).request("POST", "/v1/chat/completions", json=body()) as response:
+            (thread,) = watchers() - before
+            namespace["block"]()
+            await asyncio.to_thread(thread.join, 5)
+            assert not thread.is_alive()
+            each.set()
+            await response.read()
+    async with ASGIDriver(app).request("POST", "/v1/chat/completions", json=body()) as response:
+        stand_still()
+        released[2].set()
+        await response.read()
+    await app.aclose()
+    told = [record for record in caplog.records if record.name == "luthien_asgi.watchdog"]
+    (failed,) = [record for record in told if record.levelno == logging.ERROR]
+    assert "LookupError: no name" in str(failed.exc_text)
+    assert f"by code of {__name__}, which is no policy's" in told[-1].getMessage()
+    assert [end.ending for end in recorder.ended] == ["completed"] * 3
+    assert any("which is no policy's" in note for note in recorder.ended[2].notes)
+
+
 # --- nobody's time passes -----------------------------------------------------------------------------------------------------
 
 
