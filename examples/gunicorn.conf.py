@@ -32,9 +32,13 @@ graceful_timeout = 40
 
 
 def on_starting(server: object) -> None:
-    """Import LiteLLM once, before the workers are forked: a worker then has 55 MB of its own, not 280."""
+    """Import LiteLLM once, before the workers are forked: a worker then has 55 MB of its own, not 280.
+
+    And have them share the last good configuration: one that starts while the file is bad would not boot, and end them all.
+    """
     logging.getLogger("gunicorn.error").info("importing LiteLLM, which takes some seconds")
     preload()
+    app.share_last_good()
 
 
 def post_worker_init(worker: Any) -> None:  # noqa: ANN401 - a worker of gunicorn, which has no types

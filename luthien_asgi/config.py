@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from hashlib import sha256
@@ -81,6 +82,10 @@ class Config:
     """What was ignored, as `file:line: key: message`."""
     contents: Mapping[str, str] = field(default_factory=dict, repr=False)
     """SHA-256 of each file that was read, by its path: the configuration's and those of keys."""
+    texts: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """What each of these files said."""
+    read_at: int = field(default_factory=time.monotonic_ns, compare=False)
+    """When they were read, or began to be, in nanoseconds of `time.monotonic_ns`."""
     record_section: str = field(default="", repr=False)
     """SHA-256 of all that the recorder was made of: two that are equal keep their records alike, in the same place."""
 
@@ -100,18 +105,25 @@ class Config:
         return [read_deployment(entry, where=f"model_list[{number}]") for number, entry in enumerate(self.model_list)]
 
 
-def load(path: str | Path, *, environ: Mapping[str, str] | None = None) -> Config:
+def load(
+    path: str | Path,
+    *,
+    environ: Mapping[str, str] | None = None,
+    kept: Mapping[str, str] = MappingProxyType({}),
+) -> Config:
     """Read, check and build a configuration. Nothing is started and LiteLLM is not imported.
 
-    Classes that the file names are imported and made. Raises `ConfigError` with all problems found.
+    `kept` is what files said earlier, as in `Config.texts`: these are not read again. Classes that the file names are imported
+    and made. Raises `ConfigError` with all problems found.
     """
-    document = read(Path(path), environ=os.environ if environ is None else environ)
+    read_at = time.monotonic_ns()
+    document = read(Path(path), environ=os.environ if environ is None else environ, kept=kept)
     config = _config(Section(document, (), document.value))
     if document.problems:
         ordered = sorted(document.problems, key=lambda problem: problem.line)
         raise ConfigError("\n".join(_masked(problem.text(document.file), document) for problem in ordered))
     assert config is not None  # noqa: S101 - None is returned with a problem only
-    return config
+    return replace(config, read_at=read_at)
 
 
 def _masked(text: str, document: Document) -> str:
@@ -168,6 +180,7 @@ def _config(top: Section) -> Config | None:
             *(_masked(warning.text(top.document.file), top.document) for warning in top.document.warnings),
         ),
         contents=top.document.contents,
+        texts=top.document.texts,
         record_section=_digest(_made_of(given["record"], given["policy"])),
     )
 

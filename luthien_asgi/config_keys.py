@@ -114,11 +114,10 @@ def _key_in_file(section: Section) -> str | None:
     if path is None or section.place in section.document.unresolved:
         return None
     try:
-        key = read_key(path)
+        key = section.document.text_of(path, read_key)
     except ConfigError as error:
         section.problem(str(error))
         return None
-    section.document.note(path, key)
     section.document.secrets[f"key_file {path}"] = key  # masked in messages like what comes from the environment
     return key
 

@@ -20,8 +20,16 @@ _log: Final = logger_of(__name__)
 class Follower:
     """Follows a file in the running event loop, from `begin` to `aclose`."""
 
-    def __init__(self, generations: Generations, *, refuses: Callable[[Config], str], took: Callable[[Config], None]) -> None:
-        self.reloader = Reloader(generations, refuses=refuses, took=took)
+    def __init__(
+        self,
+        generations: Generations,
+        *,
+        refuses: Callable[[Config], str],
+        took: Callable[[Config], None],
+        accepted: Callable[[Config], None],
+        refused: str,
+    ) -> None:
+        self.reloader = Reloader(generations, refuses=refuses, took=took, accepted=accepted, refused=refused)
         self._control = Control(self.reloader, generations.current.config.file)
         self._task: asyncio.Task[None] | None = None
         generations.current.middleware.more_health = self.reloader.health

@@ -55,6 +55,8 @@ class Reloader:
         generations: Where a configuration is taken.
         refuses: What is wrong with a configuration that can be read, for this server; "" for nothing.
         took: Called with each configuration that was taken.
+        accepted: Called in a thread with each configuration that was taken, or that the file says again.
+        refused: What is wrong with the file, where the current configuration is not what it says.
     """
 
     def __init__(
@@ -63,9 +65,11 @@ class Reloader:
         *,
         refuses: Callable[[Config], str] = lambda _: "",
         took: Callable[[Config], None] = lambda _: None,
+        accepted: Callable[[Config], None] = lambda _: None,
+        refused: str = "",
     ) -> None:
         self._generations = generations
-        self._refuses, self._took = refuses, took
+        self._refuses, self._took, self._accepted = refuses, took, accepted
         self._path = generations.current.config.file
         self._lock = asyncio.Lock()
         self._asked = 0
@@ -74,8 +78,8 @@ class Reloader:
         self._code_changed = False
         self._tried: Signature | None = None
         """The files as they were when they were last read, taken or not; None where that is not known."""
-        self.last = Outcome(0, generations.current.config.version)
-        self.refused_at: float | None = None
+        self.last = Outcome(0, generations.current.config.version, refused)
+        self.refused_at: float | None = round(time.time(), 3) if refused else None
         """When a configuration was refused, in seconds since 1970, if none was taken since."""
 
     def health(self) -> Mapping[str, Any]:
@@ -119,8 +123,9 @@ class Reloader:
             before = self._generations.current.config
             if changed_only and config.version == before.version:
                 self.refused_at = None
-                return ""
-            await self._take(config, before)
+            else:
+                await self._take(config, before)
+            await asyncio.to_thread(self._accepted, config)
         except ConfigError as error:
             return self._refused(str(error))
         except Exception as error:
@@ -161,7 +166,7 @@ class Reloader:
 
     async def follow(self) -> None:
         """Reload whenever the files have changed, until this is cancelled."""
-        if self._tried is None and self._is_as_read():
+        if self._tried is None and self.refused_at is None and self._is_as_read():
             self._tried = self._files()
         while True:
             await asyncio.sleep(INTERVAL)

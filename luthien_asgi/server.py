@@ -13,6 +13,7 @@ only, whatever the address is.
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
 import math
 import os
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from luthien_asgi.config import Config
     from luthien_asgi.following import Follower
     from luthien_asgi.generations import Generations
+    from luthien_asgi.last_good import LastGood
     from luthien_asgi.middleware import ASGIApp, Receive, Scope, Send
 
 __all__ = ["Gateway", "app", "create_app", "preload"]
@@ -68,6 +70,10 @@ class Gateway:
         """What is wrong with a new configuration for this server, "" for nothing: set it before the first request."""
         self.took: Callable[[Config], None] = lambda _: None
         """Called with each new configuration: set it before the first request."""
+        self.accepted: Callable[[Config], None] = lambda _: None
+        """Called in a thread with each that the file said and that was good: set it before the first request."""
+        self.refused = ""
+        """What is wrong with the file, where the configuration is not what it says: set it before the first request."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one ASGI connection; where nobody has a key, only one that comes from this machine."""
@@ -91,7 +97,9 @@ class Gateway:
         if self._follow:
             from luthien_asgi.following import Follower
 
-            self._follower = Follower(self._generations, refuses=self.refuses, took=self.took)
+            self._follower = Follower(
+                self._generations, refuses=self.refuses, took=self.took, accepted=self.accepted, refused=self.refused
+            )
             self._follower.begin()
 
     async def _live(self, receive: Receive, send: Send) -> None:
@@ -178,31 +186,65 @@ class _ConfiguredApp:
     """The gateway that `LUTHIEN_CONFIG` describes, built at its first use."""
 
     def __init__(self) -> None:
-        self._app: ASGIApp | None = None
+        self._app: Gateway | None = None
+        self._lock = asyncio.Lock()
         self._patience = math.inf
+        self._last_good: LastGood | None = None
 
     def stop_within(self, seconds: float) -> None:
         """Say how long the server waits for running answers before it kills the process; before the app is used first."""
         self._patience = seconds
 
+    def share_last_good(self) -> None:
+        """Have the workers that are forked from here on share the last good configuration: for a master process.
+
+        A worker that starts while the file is bad then starts with that one. It is kept in memory (where the system has no files
+        of memory, in one on the disk that has no name), and is gone with the last of these processes.
+        """
+        if self._last_good is None:
+            from luthien_asgi.last_good import LastGood
+
+            self._last_good = LastGood()
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
-            gateway = self._built()
-        except ConfigError as error:
+            gateway = self._app or await self._built()
+        except Exception as error:
             if scope["type"] != "lifespan":
                 raise
             # Servers take an exception out of lifespan for "not supported" and go on; this message stops them.
             await receive()
-            await send({"type": "lifespan.startup.failed", "message": str(error)})
+            await send({"type": "lifespan.startup.failed", "message": _why(error)})
             return
         await gateway(scope, receive, send)
 
-    def _built(self) -> ASGIApp:
-        if self._app is None:
-            from luthien_asgi.config import load
+    async def _built(self) -> Gateway:
+        async with self._lock:
+            if self._app is None:
+                self._app = await self._build(_configured_path())
+            return self._app
 
-            self._app = create_app(load(_configured_path()), patience=self._patience, follow=True)
-        return self._app
+    async def _build(self, path: str) -> Gateway:
+        from luthien_asgi import starting
+        from luthien_asgi.config import load
+
+        if (last_good := self._last_good) is None:
+            return self._made(load(path))
+        gateway = await starting.started(path, self._made, last_good)
+        gateway.accepted = lambda config: starting.keep(config, last_good)
+        return gateway
+
+    def _made(self, config: Config, refused: str = "") -> Gateway:
+        gateway = create_app(config, patience=self._patience, follow=True)
+        gateway.refused = refused
+        return gateway
+
+
+def _why(error: Exception) -> str:
+    if isinstance(error, ConfigError):
+        return str(error)
+    _log.error("start-up failed", exc_info=error)
+    return f"luthien_asgi: {error}"
 
 
 def _configured_path() -> str:

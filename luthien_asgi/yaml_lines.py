@@ -10,10 +10,11 @@ Deliberate differences from `yaml.safe_load`:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Final, TypeAlias
 
 import yaml
@@ -63,8 +64,10 @@ class Document:
     problems: list[Problem] = field(default_factory=list)
     warnings: list[Problem] = field(default_factory=list)
     """What is likely not what was meant."""
-    contents: dict[str, str] = field(default_factory=dict)
-    """SHA-256 of what was read, by the file's path: this file, and those that it names."""
+    texts: dict[str, str] = field(default_factory=dict, repr=False)
+    """What was read, by the file's path: this file, and those of keys that it names."""
+    kept: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """What files said earlier, by path: these are not read again."""
 
     def line_of(self, place: Place) -> int:
         """Return the line of a place, or of the nearest one around it that is in the file."""
@@ -72,9 +75,16 @@ class Document:
             place = place[:-1]
         return self.lines.get(place, 1)
 
-    def note(self, path: str | Path, content: str) -> None:
-        """Note what was read from a file."""
-        self.contents[str(path)] = sha256(content.encode()).hexdigest()
+    def text_of(self, path: str, read: Callable[[str], str]) -> str:
+        """Return what a file says, or said, and note it. Raises what `read` raises."""
+        text = self.kept[path] if path in self.kept else read(path)
+        self.texts[path] = text
+        return text
+
+    @property
+    def contents(self) -> dict[str, str]:
+        """SHA-256 of what each file said."""
+        return {path: sha256(text.encode()).hexdigest() for path, text in self.texts.items()}
 
 
 def dotted(place: Place) -> str:
@@ -82,14 +92,14 @@ def dotted(place: Place) -> str:
     return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in place).removeprefix(".")
 
 
-def read(path: Path, *, environ: Mapping[str, str]) -> Document:
+def read(path: Path, *, environ: Mapping[str, str], kept: Mapping[str, str] = MappingProxyType({})) -> Document:
     """Parse a file. Problems that leave the rest readable are in the document's `problems`.
 
-    Raises `ConfigError` with file and line for a file that cannot be read at all.
+    `kept` is what files said earlier, by path: these are not read again. Raises `ConfigError` with file and line for a file that
+    cannot be read at all.
     """
-    document = Document(file=str(path))
-    text = _text_of(path)
-    document.note(path, text)
+    document = Document(file=str(path), kept=kept)
+    text = document.text_of(document.file, _text_of)
     try:
         loader = yaml.SafeLoader(text)
         root = loader.get_single_node()
@@ -103,9 +113,9 @@ def read(path: Path, *, environ: Mapping[str, str]) -> Document:
     return document
 
 
-def _text_of(path: Path) -> str:
+def _text_of(path: str) -> str:
     try:
-        data = path.read_bytes()
+        data = Path(path).read_bytes()
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
     if len(data) > _MAX_BYTES:

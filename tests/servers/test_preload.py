@@ -97,10 +97,14 @@ def ask_each(url: str, workers: int) -> set[int]:
 
 @pytest.mark.parametrize("worker", ["asgi", "uvicorn_worker.UvicornWorker"])
 def test_workers_share_what_their_master_imported(worker: str, tmp_path: Path) -> None:
-    """One thread and no new file in the master before it forks; every worker answers, and has little of its own."""
+    """One thread in the master before it forks, and no file but that of the last good configuration, which has no name.
+
+    Every worker answers, and has little of its own.
+    """
     with ScriptedProvider(Answer("Hello")) as provider, gunicorn(worker, tmp_path, provider.url) as url:
         workers = ask_each(url, 2)
         own = [private(Path(f"/proc/{pid}/smaps_rollup").read_text()) for pid in workers]
-    assert json.loads((tmp_path / "seen.json").read_text()) == {"threads": 1, "opened": []}
+    opened = ["/memfd:luthien-last-good (deleted)"]
+    assert json.loads((tmp_path / "seen.json").read_text()) == {"threads": 1, "opened": opened}
     alone = subprocess.run([sys.executable, "-c", OWN_IMPORT], capture_output=True, text=True, check=True, timeout=120)
     assert max(own) < private(alone.stdout) / 2, (own, private(alone.stdout))

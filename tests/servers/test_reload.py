@@ -1,4 +1,7 @@
-"""Real server processes whose configuration changes while they run: each worker takes it, and says so."""
+"""Real server processes whose configuration changes while they run: each worker takes it, and says so.
+
+Those that start while it is bad start with the last good one, where a master process shares it.
+"""
 
 from __future__ import annotations
 
@@ -6,10 +9,11 @@ import asyncio
 import contextlib
 import json
 import os
+import select
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +27,7 @@ pytestmark = [pytest.mark.servers, pytest.mark.timeout(300)]
 
 SECONDS = 90.0
 APP = "luthien_asgi.server:app"
+EXAMPLE = Path(__file__).parents[2] / "examples" / "gunicorn.conf.py"
 GUNICORN = ["-m", "gunicorn", "-w", "2", "-b", "127.0.0.1:{port}"]
 SERVERS = {
     "serve": (1, ["-m", "luthien_asgi", "serve", "--config", "{config}", "--port", "{port}"]),
@@ -30,6 +35,16 @@ SERVERS = {
     "gunicorn-asgi": (2, [*GUNICORN, "-k", "asgi", APP]),
     "uvicorn-worker": (2, [*GUNICORN, "-k", "uvicorn_worker.UvicornWorker", APP]),
 }
+SHARING = {
+    f"{kind}, as shipped": (workers, [*command[:-1], "-c", str(EXAMPLE), APP])
+    for kind, (workers, command) in SERVERS.items()
+    if "gunicorn" in command
+}
+BAD = {"limits": {"streams": -1}}
+
+
+def refused(said: dict[str, Any]) -> bool:
+    return said["config"]["refused_at"] is not None
 
 
 @dataclass(slots=True)
@@ -57,15 +72,34 @@ class Started:
         assert got.status_code == 200
         return dict(got.json())
 
-    async def all_say(self, holds: Callable[[dict[str, Any]], bool]) -> dict[int, dict[str, Any]]:
-        """Ask until each worker has said something that holds; return the last of each."""
+    async def all_say(
+        self, holds: Callable[[dict[str, Any]], bool], *, besides: Collection[int] = ()
+    ) -> dict[int, dict[str, Any]]:
+        """Ask until each worker, besides some, has said something that holds; return the last of each."""
         found: dict[int, dict[str, Any]] = {}
         async with asyncio.timeout(SECONDS):
             while len(found) < self.workers:
                 said = await self.health()
-                if holds(said):
+                if holds(said) and said["pid"] not in besides:
                     found[said["pid"]] = said
         return found
+
+    async def kill(self, *workers: int) -> None:
+        """Kill workers, and return when they are dead."""
+        for worker in workers:
+            watched = os.pidfd_open(worker)
+            try:
+                os.kill(worker, signal.SIGKILL)
+                readable, _, _ = await asyncio.to_thread(select.select, [watched], [], [], SECONDS)
+            finally:
+                os.close(watched)
+            assert readable
+
+    async def versions(self, *, is_refused: bool, besides: Collection[int] = ()) -> tuple[set[int], set[str], set[str]]:
+        """Return who the workers are, their versions and what they answer, once all say that the file is refused, or is not."""
+        said = await self.all_say(lambda each: refused(each) is is_refused and each["ready"], besides=besides)
+        texts = {await self.text() for _ in range(8)}
+        return set(said), {each["config"]["version"] for each in said.values()}, texts
 
     async def text(self) -> str:
         body = {"model": "fast", "stream": True, "messages": [{"role": "user", "content": "Hi"}]}
@@ -84,12 +118,12 @@ class Started:
 
 
 @contextlib.asynccontextmanager
-async def started(kind: str, folder: Path, provider: str) -> AsyncIterator[Started]:
-    workers, command = SERVERS[kind]
+async def started(kind: str, folder: Path, provider: str, **sections: Any) -> AsyncIterator[Started]:
+    workers, command = {**SERVERS, **SHARING}[kind]
     config, log = folder / "luthien.yaml", folder / "log"
     params = {"model": "openai/fast", "api_base": f"{provider}/v1", "api_key": "sk-server"}
     content = {"model_list": [{"model_name": "fast", "litellm_params": params}]}
-    config.write_text(json.dumps(content))
+    config.write_text(json.dumps(content | sections))
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     arguments = [part.format(port=port, config=config) for part in command]
@@ -116,10 +150,10 @@ async def test_each_worker_takes_what_the_file_says(kind: str, tmp_path: Path) -
         after = await server.all_say(lambda said: said["config"]["version"] != version)
         assert (set(after), len({said["config"]["version"] for said in after.values()})) == (set(before), 1)
         assert await server.text() == "Changed"
-        server.write("Wrong", limits={"streams": -1})
+        server.write("Wrong", **BAD)
         status, out, err = await server.command()
         assert (status, out, err.count("limits.streams")) == (2, "", server.workers), err
-        await server.all_say(lambda said: said["config"]["refused_at"] is not None)
+        await server.all_say(refused)
         assert await server.text() == "Changed"
         server.write("Commanded")
         status, out, err = await server.command()
@@ -133,3 +167,43 @@ async def test_each_worker_takes_what_the_file_says(kind: str, tmp_path: Path) -
             await server.all_say(lambda said: said["config"]["version"] != version)
             assert await server.text() == "Hung up"
     assert (await server.command())[0] == 1
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="watches processes by descriptor")
+@pytest.mark.parametrize("kind", list(SHARING))
+async def test_a_worker_that_starts_while_the_file_is_bad_goes_on_with_the_last_good_one(kind: str, tmp_path: Path) -> None:
+    """With the one that was taken last, whoever took it; and it takes what is good again like the others."""
+    async with ScriptedProvider(Answer("Hello")) as provider, started(kind, tmp_path, provider.url) as server:
+        first = await server.versions(is_refused=False)
+        server.write("Wrong", **BAD)
+        await server.all_say(refused)
+        dead, alive = sorted(first[0])
+        await server.kill(dead)
+        workers, *others = await server.versions(is_refused=True, besides={dead})
+        assert (alive in workers, others) == (True, [first[1], {"Hello"}])
+        assert server.log.read_text().count("this process starts with") == 1
+        server.write("Second")
+        second = await server.versions(is_refused=False)
+        assert (second[0], second[1] & first[1], second[2]) == (workers, set(), {"Second"})
+        server.config.write_text("model_list: [")
+        await server.all_say(refused)
+        await server.kill(*workers)  # nobody is left who has it
+        killed = await server.versions(is_refused=True, besides=workers)
+        assert killed[1:] == second[1:]
+        server.process.send_signal(signal.SIGHUP)
+        renewed = await server.versions(is_refused=True, besides=workers | killed[0])
+        assert renewed[1:] == second[1:]
+        status, _, err = await server.command()
+        assert (status, err.count("is not YAML")) == (2, server.workers)
+        server.write("Third")
+        third = await server.versions(is_refused=False)
+        assert (third[0], third[1] & second[1], third[2]) == (renewed[0], set(), {"Third"})
+    assert server.process.returncode == 0
+
+
+@pytest.mark.parametrize("kind", list(SHARING))
+async def test_nothing_starts_with_a_bad_file_before_one_was_good(kind: str, tmp_path: Path) -> None:
+    """The server ends, and its log says why."""
+    async with started(kind, tmp_path, "http://127.0.0.1:9", **BAD) as server, asyncio.timeout(SECONDS):
+        assert await server.process.wait() != 0
+    assert "limits.streams: streams must be a positive" in server.log.read_text()
