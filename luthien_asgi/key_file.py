@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from luthien_asgi.errors import ConfigError
+from luthien_asgi.regular_file import UnusableError, read_regular
 
 __all__ = ["read_key"]
 
@@ -23,20 +24,12 @@ def read_key(path: str | Path) -> str:
     regular file, or that holds anything but one line. No message shows what is in it.
     """
     try:
-        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))  # a pipe without a writer would never open
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"the key file {path} cannot be read: {getattr(error, 'strerror', None) or error}") from None
-    try:
-        if problem := _problem(os.fstat(descriptor)):  # of what was opened: the name may stand for another file by now
-            raise ConfigError(f"the key file {path} {problem}")
-        return _only_line(path, os.read(descriptor, _LONGEST + 1))
-    finally:
-        os.close(descriptor)
+        return _only_line(path, read_regular(path, _LONGEST, refuses=_problem))
+    except UnusableError as error:
+        raise ConfigError(f"the key file {path} {error}") from None
 
 
 def _problem(found: os.stat_result) -> str:
-    if not stat.S_ISREG(found.st_mode):
-        return "is not a regular file"
     if not hasattr(os, "geteuid"):
         return ""
     if found.st_uid not in {0, os.geteuid()}:

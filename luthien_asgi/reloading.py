@@ -18,7 +18,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from hashlib import sha256
-from pathlib import Path
 from typing import Any, Final
 
 from luthien_asgi.compose import policies_of
@@ -27,6 +26,7 @@ from luthien_asgi.errors import ConfigError
 from luthien_asgi.generations import Generations, kept
 from luthien_asgi.key_file import read_key
 from luthien_asgi.logs import logger_of
+from luthien_asgi.yaml_lines import text_of
 
 __all__ = ["Outcome", "Reloader"]
 
@@ -190,12 +190,12 @@ class Reloader:
         known = self._generations.current.config.contents
         try:
             found = {name: sha256(self._content(name).encode()).hexdigest() for name in (self._path, *known)}
-        except (OSError, ValueError, ConfigError):
+        except ConfigError:
             return False
         return found == known
 
     def _content(self, name: str) -> str:
-        return Path(name).read_bytes().decode("utf-8-sig") if name == self._path else read_key(name)
+        return text_of(name) if name == self._path else read_key(name)
 
     def _look_at_code(self) -> None:
         changed = [path for path, signature in self._code.items() if _signature(path) != signature]

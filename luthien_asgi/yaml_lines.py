@@ -20,8 +20,9 @@ from typing import Any, Final, TypeAlias
 import yaml
 
 from luthien_asgi.errors import ConfigError
+from luthien_asgi.regular_file import UnusableError, read_regular
 
-__all__ = ["Document", "Place", "Problem", "read"]
+__all__ = ["Document", "Place", "Problem", "read", "text_of"]
 
 Place: TypeAlias = tuple[Any, ...]
 """Where a value is: the keys and positions that lead to it."""
@@ -99,7 +100,7 @@ def read(path: Path, *, environ: Mapping[str, str], kept: Mapping[str, str] = Ma
     cannot be read at all.
     """
     document = Document(file=str(path), kept=kept)
-    text = document.text_of(document.file, _text_of)
+    text = document.text_of(document.file, text_of)
     try:
         loader = yaml.SafeLoader(text)
         root = loader.get_single_node()
@@ -113,13 +114,14 @@ def read(path: Path, *, environ: Mapping[str, str], kept: Mapping[str, str] = Ma
     return document
 
 
-def _text_of(path: str) -> str:
+def text_of(path: str) -> str:
+    """Return what a file says. Raises `ConfigError` for one that is no regular file, is too long or not UTF-8."""
     try:
-        data = Path(path).read_bytes()
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
+        data = read_regular(path, _MAX_BYTES)
+    except UnusableError as error:
+        raise ConfigError(f"{path}: {error}") from None
     if len(data) > _MAX_BYTES:
-        raise ConfigError(f"{path}: is {len(data)} bytes long; at most {_MAX_BYTES} are read")
+        raise ConfigError(f"{path}: is longer than {_MAX_BYTES} bytes")
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:

@@ -326,6 +326,32 @@ async def test_a_file_that_changes_is_taken(file: File) -> None:
 
 
 @pytest.mark.usefixtures("quick")
+async def test_a_pipe_in_its_place_is_refused_and_not_waited_for(file: File) -> None:
+    """Nobody writes to it. What follows the file goes on, and takes the next one."""
+    async with running(file) as server:
+        os.mkfifo(file.folder / "pipe")
+        (file.folder / "pipe").rename(file.path)
+        await until(lambda: server.reloader.refused_at is not None)
+        assert server.reloader.last.problems == f"{file.path}: is not a regular file, but a pipe"
+        assert await server.reload() == f"{file.path}: is not a regular file, but a pipe"
+        assert await server.text() == "Hello"
+        file.replaces("Hello", "New")
+        await until(lambda: server.reloader.refused_at is None)
+        assert await server.text() == "New"
+
+
+@pytest.mark.usefixtures("quick")
+async def test_a_pipe_that_was_there_before_it_was_followed_is_refused(file: File) -> None:
+    """The files are read again when they begin to be followed."""
+    gateway = create_app(load(file.path), follow=True)
+    file.path.unlink()
+    os.mkfifo(file.path)
+    async with Running(gateway, file).driver.lifespan():
+        await gateway.start()
+        await until(lambda: Running(gateway, file).reloader.refused_at is not None)
+
+
+@pytest.mark.usefixtures("quick")
 async def test_a_file_behind_a_link_that_is_swapped_is_taken(file: File, home: Path) -> None:
     """As a cluster mounts one: the command still reaches the server, which was started by the same name."""
     link, mounted = file.folder / "..data", file.folder / "mounted.yaml"
