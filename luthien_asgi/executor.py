@@ -157,7 +157,7 @@ class _Run:
                 start=self._executor.shadows.start,
             )
             try:
-                outcome = await self._pump(stream, steps, ExtrasGate(self._pipeline, self._log))
+                outcome = await self._pump(stream, steps, ExtrasGate(self._pipeline, self._log, self._ctx.request))
             finally:
                 steps.abandon()
         self._log.backend_blocks += steps.partial_blocks()

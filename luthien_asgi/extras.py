@@ -9,10 +9,11 @@ names; what is in neither may hold the answer in other words, and does not pass.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any, Final
 
-__all__ = ["BOUND", "HARMLESS", "THINKING_FIELDS", "harmless_extras", "is_harmless", "is_terse"]
+__all__ = ["BOUND", "HARMLESS", "THINKING_FIELDS", "harmless_extras", "is_harmless", "is_name", "is_terse"]
 
 HARMLESS: Final = frozenset(
     {
@@ -47,10 +48,17 @@ _WORD: Final = 256
 _DEPTH: Final = 16
 """Characters of a short name and of a single word, and levels of a structure, that a harmless value has at most."""
 
+_NAME: Final = re.compile(rf"[\w.:/@$-]{{1,{_WORDS}}}", re.ASCII)
+
 
 def is_harmless(name: str, value: object) -> bool:
     """Tell whether a field may pass whatever a policy decides: its name is known, and its value has no sentence in it."""
     return name in HARMLESS and is_terse(value)
+
+
+def is_name(name: object) -> bool:
+    """Tell whether the name of a field is one: an identifier of 64 characters at most, without the blanks of a sentence."""
+    return isinstance(name, str) and _NAME.fullmatch(name) is not None
 
 
 def is_terse(value: object, *, depth: int = _DEPTH) -> bool:
@@ -59,7 +67,9 @@ def is_terse(value: object, *, depth: int = _DEPTH) -> bool:
         return len(value) <= _WORDS or (len(value) <= _WORD and len(value.split()) <= 1)
     if not isinstance(value, Mapping | list):
         return True
-    entries = [*value.keys(), *value.values()] if isinstance(value, Mapping) else value
+    if isinstance(value, Mapping) and not all(map(is_name, value)):
+        return False
+    entries = value.values() if isinstance(value, Mapping) else value
     return depth > 0 and all(is_terse(entry, depth=depth - 1) for entry in entries)
 
 

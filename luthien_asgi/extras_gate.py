@@ -7,18 +7,28 @@ nobody was asked about it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from functools import partial
+from collections.abc import Mapping
 from typing import Any, Final
 
 from luthien_asgi.blocks import BlockKind
-from luthien_asgi.chunk_edits import copied, with_event, with_extras, without_logprobs
-from luthien_asgi.chunks import Chunk, Part, delta_field, finish_reason_of, has_logprobs, openai_fields, read_part
+from luthien_asgi.chunk_edits import copied, with_event, with_extras, with_usage, without_logprobs
+from luthien_asgi.chunks import (
+    Chunk,
+    Part,
+    delta_field,
+    finish_reason_of,
+    has_logprobs,
+    openai_fields,
+    provider_fields,
+    read_part,
+    usage_of,
+)
 from luthien_asgi.errors import ApiError
-from luthien_asgi.extras import BOUND, THINKING_FIELDS, is_harmless, is_terse
+from luthien_asgi.extras import BOUND, THINKING_FIELDS, is_harmless, is_name, is_terse
 from luthien_asgi.pipeline import Pipeline
 from luthien_asgi.policy import Hold, Observe
 from luthien_asgi.recorder import Transaction
+from luthien_asgi.request import ChatRequest
 
 __all__ = ["ExtrasGate", "gated_error"]
 
@@ -29,7 +39,7 @@ _NAME: Final = 100
 _FRAMES: Final = frozenset({"message_start", "message_delta"})
 """Anthropic events that are no part of a block."""
 _LEVELS: Final = 8
-"""Levels of such an event, of which the deepest that is documented has four."""
+"""Levels of such an event or of a usage, of which the deepest that is documented has four."""
 _THINKING: Final = frozenset({BlockKind.THINKING, BlockKind.REDACTED_THINKING})
 
 
@@ -44,8 +54,9 @@ def gated_error(pipeline: Pipeline, error: ApiError) -> ApiError:
 class ExtrasGate:
     """Stands between the backend and one answer. It lets everything pass for a policy that only observes, and drops no answer."""
 
-    def __init__(self, pipeline: Pipeline, log: Transaction) -> None:
+    def __init__(self, pipeline: Pipeline, log: Transaction, request: ChatRequest) -> None:
         self._log = log
+        self._stops = request.stop_sequences
         self._noted: set[str] = set()
         in_charge = {kind for kind, handling in pipeline.handles.items() if not isinstance(handling, Observe)}
         # What may be dropped as a whole does not leave by the side either.
@@ -57,6 +68,9 @@ class ExtrasGate:
 
     def passed(self, chunk: Chunk) -> Chunk:
         """Return what of a chunk goes on to the policy and the client: the chunk itself, or a copy with less."""
+        usage = usage_of(chunk)
+        if usage is not None and (counted := self._terse(usage, _LEVELS)) != usage:
+            chunk = with_usage(chunk, counted, provider_fields(chunk))
         extras = openai_fields(chunk)
         part = read_part(chunk)
         if part.kind is None and finish_reason_of(chunk) is not None and has_logprobs(chunk):
@@ -68,17 +82,16 @@ class ExtrasGate:
         if not extras:
             return chunk
         kept = {level: self._kept(level, fields, part) for level, fields in extras.items()}
-        if all(len(kept[level]) == len(fields) for level, fields in extras.items()):
+        if kept == extras:
             return chunk
         return with_extras(chunk, {level: fields for level, fields in kept.items() if fields})
 
     def _kept(self, level: str, fields: Mapping[str, Any], part: Part) -> Mapping[str, Any]:
         if level == "form":
             return fields
-        may: Callable[[str, object], bool] = (
-            (lambda name, value: is_terse(name) and is_terse(value)) if level == "usage" else partial(self._may_pass, part)
-        )
-        kept = {name: value for name, value in fields.items() if may(name, value)}
+        if level == "usage":
+            return self._terse(fields, _LEVELS)
+        kept = {name: value for name, value in fields.items() if self._may_pass(part, name, value)}
         for name in fields.keys() - kept.keys():
             self._note(name)
         return kept
@@ -98,13 +111,24 @@ class ExtrasGate:
     def _terse(self, fields: Mapping[str, Any], levels: int) -> dict[str, Any]:
         kept = {}
         for name, value in fields.items():
-            if isinstance(value, Mapping) and levels and is_terse(name):
+            if name == "stop_sequence":
+                kept[name] = self._stop_sequence(value)
+            elif isinstance(value, Mapping) and levels and is_name(name):
                 kept[name] = self._terse(value, levels - 1)
-            elif name == "stop_sequence" or (is_terse(name) and is_terse(value)):  # a stop sequence is the client's own
+            elif is_name(name) and is_terse(value):
                 kept[name] = value
             else:
                 self._note(name)
+        if kept.get("stop_reason") == "stop_sequence" and kept.get("stop_sequence") != fields.get("stop_sequence"):
+            kept["stop_reason"] = "end_turn"  # to the client it ended by itself: a stop sequence has to be told
         return kept
+
+    def _stop_sequence(self, said: object) -> object:
+        """Return what ended the answer, where the request has it: a text of the client's own, whatever is in it."""
+        if said is None or said in self._stops:
+            return said
+        self._note("stop_sequence")
+        return None
 
     def _without_logprobs(self, chunk: Chunk) -> Chunk:
         self._note("logprobs")

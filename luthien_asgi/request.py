@@ -7,7 +7,7 @@ goes to a provider of the same wire is what the client sent, field by field.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, Self
 
@@ -59,6 +59,12 @@ class ChatRequest:
         """The longest answer in tokens, or None where the client left it to the model."""
         given = (_whole(self.body.get(name)) for name in ("max_completion_tokens", "max_tokens", "max_output_tokens"))
         return min((value for value in given if value is not None), default=None)
+
+    @property
+    def stop_sequences(self) -> Sequence[str]:
+        """Texts at which the model is to stop; the Responses format has none."""
+        given = self.body.get({"openai": "stop", "anthropic": "stop_sequences"}.get(self.wire, ""))
+        return [text for text in ([given] if isinstance(given, str) else given or ()) if isinstance(text, str)]
 
     @property
     def has_tools(self) -> bool:

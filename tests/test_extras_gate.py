@@ -100,6 +100,10 @@ PLACES: Final[dict[str, dict[str, Any]]] = {
     "audio": event({"audio": {"id": "a", "data": "", "expires_at": 1, "transcript": CANARY}}),
     "annotations": event({**TEXT, "annotations": [{"type": "url_citation", "url_citation": {"title": CANARY}}]}),
     "usage": {"choices": [], "usage": {**USAGE, "remarks": CANARY * 9}},
+    "a name in the usage": {"choices": [], "usage": {**USAGE, CANARY: 1}},
+    "a name in a detail of the usage": {"choices": [], "usage": {**USAGE, "completion_tokens_details": {CANARY: 1}}},
+    "a name within the usage": {"choices": [], "usage": {**USAGE, "cost_details": {"upstream": [{CANARY: 1}]}}},
+    "a name in a harmless field": event(TEXT, timings={"a": {CANARY: 1}}),
     "beside the finish": {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop", "explanation": CANARY}]},
     "logprobs beside the finish": {
         "choices": [{"index": 0, "delta": {}, "finish_reason": "stop", "logprobs": {"content": [TOKEN], "refusal": None}}]
@@ -260,6 +264,13 @@ SAID: Final[dict[str, tuple[int, tuple[str, ...], Any]]] = {
     "a field of the usage": (0, ("message", "usage", "note"), {"a": [{"b": LONG}]}),
     "a name in the usage": (0, ("message", "usage", LONG), 1),
     "the opening of a block": (1, ("note",), CANARY),
+    "a short name in the usage": (0, ("message", "usage", CANARY), 1),
+    "a name within the usage": (0, ("message", "usage", "server_tool_use"), {CANARY: 1}),
+    "a name in a list of the usage": (4, ("usage", "iterations"), [{"type": "message", CANARY: 1}]),
+    "a name within the last usage": (4, ("usage", "output_tokens_details"), {CANARY: 1}),
+    "what stopped it": (4, ("delta", "stop_sequence"), CANARY),
+    "what stopped it, in one word": (4, ("delta", "stop_sequence"), "CANARY"),
+    "what stopped it, at the start": (0, ("message", "stop_sequence"), CANARY),
     "why it ended": (4, ("delta", "stop_details"), {"type": "refusal", "explanation": LONG}),
     "the last usage": (4, ("usage", "note"), LONG),
 }
@@ -283,6 +294,56 @@ async def test_no_sentence_leaves_beside_what_an_anthropic_provider_says(what: s
     run = await run_policy(HoldAll(), backend, client=client, stream=stream)
     assert b"CANARY" not in b"".join(run.frames)
     assert run.text in {"Hi", "[removed]"}
+
+
+STOPS: Final[dict[str, tuple[WireName, Any, str | None]]] = {
+    "Anthropic's": ("anthropic", {"stop_sequences": ["x", LONG]}, LONG),
+    "OpenAI's list": ("openai", {"stop": [LONG]}, None),
+    "OpenAI's text": ("openai", {"stop": LONG}, None),
+    "another": ("anthropic", {"stop_sequences": [LONG + "."]}, None),
+    "none": ("anthropic", {}, None),
+    "a longer one": ("anthropic", {"stop_sequences": [LONG * 2]}, None),
+}
+
+
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize("policy", [HoldAll(), Mask(with_text), Watch()])
+@pytest.mark.parametrize("which", STOPS)
+async def test_what_stopped_an_answer_is_told_where_the_client_asked_for_it(which: str, policy: Policy, stream: bool) -> None:
+    """Its own words, at any length; a policy that only observes keeps no provider from saying others."""
+    client, asked, told = STOPS[which]
+    said = copy.deepcopy(ANTHROPIC)
+    said[4]["delta"] = {"stop_reason": "stop_sequence", "stop_sequence": LONG}
+    decoder = AnthropicDecoder(1 << 20, 1)
+    data = decoder.feed(b"".join(b"data: " + json.dumps(one).encode() + b"\n\n" for one in said))
+    backend = ScriptedBackend([build_chunk(one) for one in (*data, *decoder.finish())], wire="anthropic")
+    run = await run_policy(policy, backend, client=client, stream=stream, request=asked)
+    assert run.status == 200
+    assert run.record is not None
+    note = "left out, because the policy could not judge it: stop_sequence"
+    observed = isinstance(policy, Watch)
+    if client == "anthropic":
+        expected = LONG if observed else told
+        assert (run.body["stop_reason"], run.body["stop_sequence"]) == ("stop_sequence" if expected else "end_turn", expected)
+        assert (note in run.record.notes) is (told is None and not observed)
+    else:
+        assert b"CANARY" not in b"".join(run.frames)
+        assert note not in run.record.notes
+
+
+@pytest.mark.parametrize("stream", [True, False])
+async def test_fields_of_a_usage_that_are_new_pass(stream: bool) -> None:
+    """Names as machines give them, at any level, beside those that are none."""
+    said = copy.deepcopy(ANTHROPIC)
+    told = {"output_tokens": 3, "server_tool_use": {"web_search_requests": 1, "x-new.count": 2}, "iterations": [{"new_field": 1}]}
+    said[4]["usage"] = {**told, "a sentence": 1}
+    decoder = AnthropicDecoder(1 << 20, 1)
+    data = decoder.feed(b"".join(b"data: " + json.dumps(one).encode() + b"\n\n" for one in said))
+    backend = ScriptedBackend([build_chunk(one) for one in (*data, *decoder.finish())], wire="anthropic")
+    run = await run_policy(HoldAll(), backend, client="anthropic", stream=stream)
+    assert {name: run.body["usage"].get(name) for name in (*told, "a sentence")} == {**told, "a sentence": None}
+    assert run.record is not None
+    assert run.record.notes == ("left out, because the policy could not judge it: a sentence",)
 
 
 @pytest.mark.parametrize("field", ["id", "model", "system_fingerprint", "service_tier"])
