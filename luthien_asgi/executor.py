@@ -7,7 +7,7 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 from luthien_asgi.answers import AnswerSteps
 from luthien_asgi.backend.protocol import BackendStream, run_stream
@@ -16,6 +16,7 @@ from luthien_asgi.context import ObservabilityContext, PolicyContext
 from luthien_asgi.drain import Drain, ShutdownError
 from luthien_asgi.errors import ApiError, BackendError, BackendTimeout, PolicyError
 from luthien_asgi.extras_gate import ExtrasGate, gated_error
+from luthien_asgi.hook_run import take_back
 from luthien_asgi.hooks import HookCaller
 from luthien_asgi.judging import Person
 from luthien_asgi.logs import logger_of
@@ -82,20 +83,28 @@ class PolicyExecutor:
         ctx: PolicyContext,
         obs: ObservabilityContext,
         log: Transaction,
+        owner: asyncio.Task[Any] | None = None,
     ) -> None:
         """Put what the policies let through into `policy_out`, then `End` or `Failed`. The backend is closed when this returns.
 
-        Never raises but for cancellation: a failure is the terminal item.
+        Never raises but for cancellation: a failure is the terminal item. `owner` is the task that began this one and ends it:
+        while nobody ends that one, who cancels this one is a policy.
         """
-        run = _Run(self, opening, policy_out, client=client, ctx=ctx, log=log)
+        run = _Run(self, opening, policy_out, client=client, ctx=ctx, log=log, owner=owner)
         terminal: Terminal = Failed(ShutdownError())
         try:
             with obs.span("luthien.policy.answer", {"luthien.policy": self.pipeline.name}):
                 terminal = await run.to_the_end()
+        except asyncio.CancelledError:
+            if owner is None or owner.cancelling():
+                raise
+            terminal = Failed(PolicyError(f"The policy {self.pipeline.name} cancelled the work on the answer."))
         finally:
             run.close()
             # Whatever ended this task, who reads the queue is told: it would wait for ever.
             policy_out.end(Failed(gated_error(self.pipeline, terminal.error)) if isinstance(terminal, Failed) else terminal)
+            if run.is_cancelled_by_policy:
+                await take_back(run.task, 0)
             await run.opening.aclose()
 
 
@@ -111,7 +120,12 @@ class _Run:
         client: WireName,
         ctx: PolicyContext,
         log: Transaction,
+        owner: asyncio.Task[Any] | None,
     ) -> None:
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101 - a coroutine runs in one
+        self.task = task
+        self._owner = owner
         self._executor = executor
         self._pipeline = executor.pipeline
         self._settings = executor.settings
@@ -129,6 +143,16 @@ class _Run:
         queue = QueueSink(out, max_bytes=self._settings.answer_bytes)
         self._redrawn = SampleSink(queue, self._samples, holds=self._pipeline.holds_answer, settings=self._settings)
         self._sink: Sink = self._redrawn if self._pipeline.redraws else queue
+
+    @property
+    def is_cancelled_by_policy(self) -> bool:
+        """Whether this task is cancelled, and its owner is not."""
+        return self._owner is not None and not self._owner.cancelling() and self.task.cancelling() > 0
+
+    def _require_uncancelled(self) -> None:
+        """Raise what a policy has under way for this task: it would come when the finish reason has left."""
+        if self.is_cancelled_by_policy:
+            raise asyncio.CancelledError
 
     async def to_the_end(self) -> Terminal:
         while True:
@@ -208,6 +232,7 @@ class _Run:
             async with self._executor.drain.limit():
                 with self._total.of_all(self._settings.total_timeout):
                     await self._read(stream, steps, gate)
+                    self._require_uncancelled()
                     await steps.complete()
                     await self._redrawn.release()
         except Retake as retake:

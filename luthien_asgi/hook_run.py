@@ -7,6 +7,8 @@ swallows its cancellation is simply driven no further: it is closed, and what wa
 Once a call was cancelled, by its deadline, by the end of its transaction or by a time-out of its own, it has `grace` seconds to
 end. A time-out of its own cannot be told from the others while its clean-up lasts. Time in which the loop stood still does not
 count (`loop_clock`).
+
+A call that cancels the task it runs in does so while it runs, and nobody else runs then: that is taken back, and its own failure.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ from typing import Any, Final, Generic, TypeVar
 from luthien_asgi.logs import logger_of
 from luthien_asgi.loop_clock import LATE, TURNS, LoopClock
 
-__all__ = ["CallTimes", "ForeignCall", "LateCall", "bounded", "keep", "keepalive", "tell_too"]
+__all__ = ["CallTimes", "ForeignCall", "LateCall", "bounded", "keep", "keepalive", "take_back", "tell_too"]
 
 _Result = TypeVar("_Result")
 
@@ -87,6 +89,7 @@ class ForeignCall(Generic[_Result]):
         "_loop",
         "_ours",
         "_over",
+        "_own",
         "_task",
         "_timer",
         "_times",
@@ -110,6 +113,8 @@ class ForeignCall(Generic[_Result]):
         """How often the task was cancelled before."""
         self._ours = 0
         """How often it was cancelled from here."""
+        self._own = 0
+        """How often by the call itself."""
         self._grace_ends: float | None = None
         """Until when the call may clean up; None while nobody has told it to end."""
         self._was_cancelled = self._is_late = self._is_given_up = self._over = False
@@ -123,9 +128,13 @@ class ForeignCall(Generic[_Result]):
         token = _beat.set(self._alive)
         try:
             result = yield from self._driven(task, iter(self._work.__await__()))
+            if self._own:
+                yield from self._cancelled_itself(task)
         except GeneratorExit:
             raise
         except BaseException as error:
+            if self._own:
+                yield from self._taken_back(task)
             self._settle(task, error)
             raise
         else:
@@ -141,6 +150,7 @@ class ForeignCall(Generic[_Result]):
         error: BaseException | None = None
         try:
             while True:
+                cancelled = task.cancelling()
                 try:
                     waits_for = next(steps) if error is None else _throw(steps, error)
                 except StopIteration as end:
@@ -149,6 +159,8 @@ class ForeignCall(Generic[_Result]):
                     # Neither ends this process, or closes what waits for the call.
                     msg = f"{type(left).__name__} was raised"
                     raise RuntimeError(msg) from left
+                finally:
+                    self._own = max(0, self._own + task.cancelling() - cancelled)
                 self._arm(task, goes_on=isinstance(error, asyncio.CancelledError))
                 try:
                     yield waits_for
@@ -165,6 +177,19 @@ class ForeignCall(Generic[_Result]):
                             raise
         finally:
             error = None  # a traceback holds this frame, which would hold it
+
+    def _cancelled_itself(self, task: asyncio.Task[Any]) -> Generator[Any, Any, None]:
+        """Fail a call that went on as if it had not cancelled itself."""
+        yield from self._taken_back(task)
+        raise asyncio.CancelledError
+
+    def _taken_back(self, task: asyncio.Task[Any]) -> Generator[Any, Any, None]:
+        """Take back what the call itself cancelled, also where it did not wait for that to happen."""
+        own, self._own = self._own, 0
+        try:
+            yield from take_back(task, task.cancelling() - own).__await__()
+        except asyncio.CancelledError:
+            self._was_cancelled = True
 
     def _settle(self, task: asyncio.Task[Any], error: BaseException | None) -> None:
         """Raise what is to be said instead of what the call said."""
@@ -204,7 +229,7 @@ class ForeignCall(Generic[_Result]):
 
     def _is_told(self, task: asyncio.Task[Any]) -> bool:
         """Tell whether the call is to end: a time-out of its own that it has dealt with is taken back by then."""
-        return self._is_late or task.cancelling() - self._ours > self._before
+        return self._is_late or task.cancelling() - self._ours - self._own > self._before
 
     @property
     def _limit(self) -> float:
@@ -279,6 +304,20 @@ def keep(left: Sequence[object]) -> None:
             import ctypes
 
             ctypes.pythonapi.Py_IncRef(ctypes.py_object(each))
+
+
+async def take_back(task: asyncio.Task[Any], before: int) -> None:
+    """Take back what code that runs in the current task, `task`, cancelled there itself: `before` times it had been before.
+
+    Raises `CancelledError` where somebody else cancels it meanwhile.
+    """
+    while task.cancelling() > before:
+        task.uncancel()
+    try:
+        await asyncio.sleep(0)  # what is under way arrives: only Python 3.13 takes it back
+    except asyncio.CancelledError:
+        if task.cancelling() > before:
+            raise
 
 
 async def bounded(work: Awaitable[_Result], seconds: float, *, grace: float, what: str) -> _Result:

@@ -1,9 +1,9 @@
 """Calls a policy's hooks: plain ones inline, `@blocking` ones in threads, those that wait under a watch.
 
-A hook's deadline lives in a context variable: judges that
-run beside each other each have their own, and `keepalive()` moves that of the hook which calls it, also from a task or a thread
-that the hook started. A hook that does not end when it is cancelled, or never leaves its thread, is given up: it is counted, the
-log and the transaction's record name it, and the answer goes on, or ends, without it.
+Strategy: a hook's deadline lives in a context variable: judges that run beside each other each have their own, and `keepalive()`
+moves that of the hook which calls it, also from a task or a thread that the hook started. A hook that does not end when it is
+cancelled, or never leaves its thread, is given up: it is counted, the log and the transaction's record name it, and the answer
+goes on, or ends, without it. A hook that cancels its own task has failed: nobody else is taken to have cancelled it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Any, Final
 
 from luthien_asgi.context import ObservabilityContext
 from luthien_asgi.errors import ApiError, PolicyError, PolicyTimeout
-from luthien_asgi.hook_run import CallTimes, ForeignCall, LateCall, keep, keepalive, tell_too
+from luthien_asgi.hook_run import CallTimes, ForeignCall, LateCall, keep, keepalive, take_back, tell_too
 from luthien_asgi.hook_threads import HookThreads, ThreadJob
 from luthien_asgi.logs import logger_of
 from luthien_asgi.plans import Hook, PolicyPlan
@@ -83,7 +83,16 @@ class HookCaller:
         Raises `PolicyTimeout` when it is busy for the timeout without `keepalive()`, `PolicyError` when it raises. An `ApiError`
         of its own passes as it is.
         """
-        return await self.finish(plan, hook, self.begin(plan, hook, *args))
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101 - a coroutine runs in one
+        before = task.cancelling()
+        try:
+            result = self.begin(plan, hook, *args)
+        finally:
+            if task.cancelling() > before:  # by the hook: nobody else has run
+                await take_back(task, before)
+                raise _cancelled(plan, hook)
+        return await self.finish(plan, hook, result)
 
     def begin(self, plan: PolicyPlan, hook: Hook, *args: Any) -> Any:  # noqa: ANN401 - what the hook returns
         """Call a hook and return what it returns, perhaps an awaitable. Raises like `call`, but for the time-out."""
@@ -109,9 +118,8 @@ class HookCaller:
         except asyncio.CancelledError as error:
             if call.is_cancelled:
                 raise
-            # Not we are cancelled, but something that the hook waited for.
-            msg = f"The policy {plan.name} was cancelled in {hook.__name__}."
-            raise PolicyError(msg) from error
+            # Not we are cancelled, but something that the hook waited for, or the hook by itself.
+            raise _cancelled(plan, hook) from error
         except LateCall as error:
             if isinstance(result, _InThread) and result.leave():
                 self._give_up(plan, hook, ())
@@ -206,6 +214,10 @@ def _place(hook: Hook) -> str:
 
 def _failed(plan: PolicyPlan, hook: Hook) -> PolicyError:
     return PolicyError(f"The policy {plan.name} failed in {hook.__name__}.")
+
+
+def _cancelled(plan: PolicyPlan, hook: Hook) -> PolicyError:
+    return PolicyError(f"The policy {plan.name} was cancelled in {hook.__name__}.")
 
 
 def _late(plan: PolicyPlan, hook: Hook) -> PolicyTimeout:

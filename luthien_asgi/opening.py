@@ -9,7 +9,7 @@ from typing import Final, Literal, Self
 
 from luthien_asgi.backend.protocol import Backend, BackendCall, BackendStream, run_stream
 from luthien_asgi.chunks import Chunk, openai_fields, provider_fields, usage_of
-from luthien_asgi.errors import ApiError, BackendError, BackendTimeout
+from luthien_asgi.errors import ApiError, BackendError, BackendTimeout, PolicyError
 from luthien_asgi.executor import as_failure
 from luthien_asgi.flag import Flag
 from luthien_asgi.recorder import Transaction
@@ -82,11 +82,17 @@ class BackendOpening:
         try:
             await verdict
         except Exception as error:
-            self._refusal = as_failure(error)
-            if self._task is not None:
-                self._task.cancel()
+            self._refuse(as_failure(error))
+        except asyncio.CancelledError:
+            self._refuse(PolicyError("What the policies say to the request was cancelled."))  # nobody has let it pass
+            raise
         finally:
             self._cleared.set()
+
+    def _refuse(self, refusal: ApiError) -> None:
+        self._refusal = refusal
+        if self._task is not None:
+            self._task.cancel()
 
     async def wait(self, limit: float) -> bool:
         """Wait for the first event or the error, at most `limit` seconds; tell whether one of them is there."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, MutableMapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, MutableMapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -68,7 +68,7 @@ class PolicyOrchestrator:
         policy_out = StreamQueue[Chunk | Run](**self._bounds())
         sse_queue = StreamQueue[bytes](**self._bounds())
         outcome = _Outcome()
-        process = self.executor.process(opening, policy_out, client=ctx.request.wire, ctx=ctx, obs=obs, log=log)
+        process = self._process(opening, policy_out, ctx=ctx, obs=obs, log=log)
         try:
             async with asyncio.TaskGroup() as tasks:
                 pipeline = (
@@ -101,8 +101,7 @@ class PolicyOrchestrator:
         """Return the whole answer as one body: the same stream, collected. Raises the `ApiError` that it failed with."""
         policy_out = StreamQueue[Chunk | Run](**self._bounds())
         async with asyncio.TaskGroup() as tasks:
-            process = self.executor.process(opening, policy_out, client=ctx.request.wire, ctx=ctx, obs=obs, log=log)
-            task = tasks.create_task(process)
+            task = tasks.create_task(self._process(opening, policy_out, ctx=ctx, obs=obs, log=log))
             try:
                 collected: dict[str, Any] | Exception = await self.formatter.collect(policy_out, obs=obs)
             except Exception as error:
@@ -111,6 +110,19 @@ class PolicyOrchestrator:
         if isinstance(collected, Exception):
             raise collected
         return collected
+
+    def _process(
+        self,
+        opening: Opening,
+        policy_out: StreamQueue[Chunk | Run],
+        *,
+        ctx: PolicyContext,
+        obs: ObservabilityContext,
+        log: Transaction,
+    ) -> Coroutine[Any, Any, None]:
+        """Return task 1, which the current task owns."""
+        owner = asyncio.current_task()
+        return self.executor.process(opening, policy_out, client=ctx.request.wire, ctx=ctx, obs=obs, log=log, owner=owner)
 
     async def _respond(
         self,

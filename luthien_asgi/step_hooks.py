@@ -35,7 +35,10 @@ class StepHooks:
 
     async def call(self, plan: PolicyPlan, hook: Hook, *args: Any) -> Any:  # noqa: ANN401 - what the hook returns
         """Return what a hook returns. Raises `PolicyError`, also for another `ApiError` that the hook raised."""
-        return await self.finish(plan, hook, self.begin(plan, hook, *args))
+        try:
+            return await self._terms.hooks.call(plan, hook, *args)
+        except ApiError as error:
+            raise _as_policy_error(error) from error
 
     def begin(self, plan: PolicyPlan, hook: Hook, *args: Any) -> Any:  # noqa: ANN401 - what the hook returns
         """Call a hook; what it returns may have to be waited for with `finish`. Raises `PolicyError`."""
