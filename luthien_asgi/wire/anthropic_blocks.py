@@ -10,10 +10,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final, Protocol
 
 from luthien_asgi import jsontext
+from luthien_asgi.blocks import BlockKind
+from luthien_asgi.chunks import Part
 from luthien_asgi.wire.anthropic_states import Event, State, StreamState
 from luthien_asgi.wire.framing import framed
 
-__all__ = ["AnthropicFrames", "AnthropicOutput", "BlockWriter"]
+__all__ = ["AnthropicFrames", "AnthropicOutput", "BlockWriter", "says_nothing"]
 
 _DELTA_EVENTS: Final[Mapping[str, Event]] = {
     "text_delta": Event.TEXT_DELTA,
@@ -29,6 +31,14 @@ _START_EVENTS: Final[Mapping[str, Event]] = {
 }
 _TEXT_DELTA: Final = ("text_delta", "text")
 _TEXT_TAIL: Final = b"}}\n\n"
+
+
+def says_nothing(part: Part) -> bool:
+    """Tell whether a part is a text block's opening or fragment, and holds nothing of that block's content."""
+    if part.text or part.kind is not BlockKind.TEXT:
+        return False
+    said = {} if part.event is None else part.event.get("content_block") or part.event.get("delta") or {}
+    return not any(value for name, value in said.items() if name != "type")
 
 
 class AnthropicOutput(Protocol):

@@ -11,6 +11,8 @@ Deliberate differences from writing events as the chunks come:
 2. What follows thinking that will be signed waits for the signature, or for the finish: the signature belongs inside its block.
 3. `message_delta` is written by `finish()`: usage arrives after the finish reason.
 4. Only choice 0 is written: a message has one content.
+5. A text block that its provider opens empty begins with the next thing that comes for it, content or its end: where the
+   provider dies before that, no empty block is left, which clients send back and the API refuses.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ from luthien_asgi.blocks import BlockKind
 from luthien_asgi.chunks import Chunk, Part, finish_reason_of, plain_text, read_part, side_data, usage_of
 from luthien_asgi.errors import ApiError, StreamStateError
 from luthien_asgi.runs import Run
-from luthien_asgi.wire.anthropic_blocks import AnthropicFrames, BlockWriter
+from luthien_asgi.wire.anthropic_blocks import AnthropicFrames, BlockWriter, says_nothing
 from luthien_asgi.wire.anthropic_calls import Call, Calls
 from luthien_asgi.wire.anthropic_ending import Ending
 from luthien_asgi.wire.anthropic_message import is_unknown, message_start
@@ -47,6 +49,8 @@ _DELTAS: Final[Mapping[BlockKind, tuple[str, str]]] = {
 """The delta that a fragment of each kind is, and the field that it stands in."""
 _TELLING: Final = (None, BlockKind.OTHER)
 """What may have more beside it than a block's words."""
+_BLANK: Final = 16
+"""So many fragments that say nothing wait for one that does."""
 _PING: Final = b'event: ping\ndata: {"type": "ping"}\n\n'
 
 
@@ -80,6 +84,8 @@ class AnthropicEncoder:
         self._open: _Open | None = None
         self._calls = Calls()
         self._waiting: list[tuple[Part, bool]] = []
+        self._blank: list[Part] = []
+        """A text block's opening, and its fragments so far, while all of them say nothing."""
         self._early: list[Mapping[str, Any]] = []
         self._ending = Ending()
 
@@ -185,10 +191,11 @@ class AnthropicEncoder:
         return frames + [frame for early in self._early for frame in self._writer.pass_through(early)]
 
     def _unknown(self, event: Mapping[str, Any]) -> list[bytes]:
+        frames = self._begin_blank()
         if self._writer.state is State.IDLE:
             self._early.append(event)
             return []
-        return self._writer.pass_through(event)
+        return frames + self._writer.pass_through(event)
 
     def _finished(self, chunk: Chunk, part: Part, reason: str) -> list[bytes]:
         if chunk.choices[0].index != 0:
@@ -204,6 +211,14 @@ class AnthropicEncoder:
         return at is not None and part.text != "" and part.phase == "delta" and part.event is None and self._flows(at, part)
 
     def _take(self, part: Part, *, signable: bool = False) -> list[bytes]:
+        if self._blank:
+            if part.phase == "delta" and says_nothing(part) and len(self._blank) < _BLANK:
+                self._blank.append(part)
+                return []
+            goes_on = part.phase != "open" and part.kind is BlockKind.TEXT and part.source in (None, self._blank[0].source)
+            frames = self._begin_blank() if goes_on else []
+            self._blank.clear()  # its provider did not end it
+            return frames + self._take(part, signable=signable)
         if self._open is not None and self._open.signable and part.kind is not BlockKind.THINKING:
             self._waiting.append((part, signable))
             return []
@@ -231,12 +246,23 @@ class AnthropicEncoder:
         frames = self._close_all()
         if part.kind is BlockKind.TOOL_CALL:
             return frames + self._open_call(self._calls.opened(part), provider_order=own)
+        if own and says_nothing(part):
+            self._blank.append(part)
+            return frames
         frames += self._start_block(part, provider_order=own, bounded=True)
         if not part.text or part.kind is BlockKind.REDACTED_THINKING:
             return frames
         if part.kind is BlockKind.THINKING:
             return frames + self._writer.delta({"type": "thinking_delta", "thinking": part.text})
         return frames + self._writer.text(part.text)
+
+    def _begin_blank(self) -> list[bytes]:
+        """Begin a text block whose opening said nothing: something else is said now."""
+        if not self._blank:
+            return []
+        (opening, *rest), self._blank = self._blank, []
+        frames = self._start_block(opening, provider_order=True, bounded=True)
+        return frames + [frame for part in rest for frame in self._take(part)]
 
     def _start_block(self, part: Part, *, provider_order: bool = False, bounded: bool = False) -> list[bytes]:
         event = part.event if part.event is not None and part.event.get("type") == "content_block_start" else {}
@@ -358,6 +384,7 @@ class AnthropicEncoder:
 
     def _drain(self) -> list[bytes]:
         """Write everything that waits; no block is open afterwards."""
+        self._blank.clear()  # its provider did not end it
         frames: list[bytes] = []
         while self._waiting or self._open is not None or self._calls.waiting:
             frames += self._release() or self._close_all() or self._next_call(named=False)

@@ -536,6 +536,52 @@ def test_a_policys_empty_block_leaves_no_trace() -> None:
     assert brief(run(chunks)) == ["text#0", "text_delta", "/0", "end_turn"]
 
 
+OPENS = rider("open", "text", 0, {"content": ""})
+EMPTY = {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": ""}}
+SAYS_NOTHING = rider("delta", "text", 0, {"content": ""}, EMPTY)
+
+
+@pytest.mark.parametrize("before", [[OPENS], [OPENS, SAYS_NOTHING], [OPENS, SAYS_NOTHING, SAYS_NOTHING]])
+def test_a_provider_that_dies_before_the_first_word_leaves_no_empty_block(before: list[Any]) -> None:
+    """Its client would send that back, and the API refuses an empty text block."""
+    made = encoder()
+    frames = [frame for each in [STARTED, *before] for frame in made.feed(each)] + made.fail(BackendError("died"))
+    assert [event["type"] for event in payloads(frames)] == ["message_start", "error"]
+
+
+@pytest.mark.parametrize("says_nothing", [0, 1, 2, 20])
+def test_a_block_that_begins_late_has_everything_that_came_for_it(says_nothing: int) -> None:
+    """Its fragments are the provider's, the empty ones too."""
+    chunks = [STARTED, OPENS, *[SAYS_NOTHING] * says_nothing, rider("delta", "text", 0, {"content": "a"})]
+    events = run([*chunks, rider("close", "text", 0), ended("end_turn", "stop")])
+    assert brief(events) == ["text#0", *["text_delta"] * (says_nothing + 1), "/0", "end_turn"]
+    assert content(events) == [{"type": "text", "text": "a"}]
+
+
+def test_an_empty_block_that_its_provider_never_ends_is_none() -> None:
+    """Whatever comes instead of its first words: another block, a call, the end of the answer."""
+    call = {"tool_calls": [{"index": 0, "id": "toolu_1", "type": "function", "function": {"name": "f", "arguments": ""}}]}
+    start = {"type": "tool_use", "id": "toolu_1", "name": "f", "input": {}}
+    opens = rider("open", "tool_call", 1, call, {"type": "content_block_start", "index": 1, "content_block": start})
+    tool_use = [opens, rider("close", "tool_call", 1)]
+    assert brief(run([STARTED, OPENS, *tool_use, ended("tool_use", "tool_calls")])) == ["tool_use#0", "/0", "tool_use"]
+    assert brief(run([STARTED, OPENS, ended("end_turn", "stop")])) == ["end_turn"]
+    second = [rider("open", "text", 1, {"content": ""}), rider("delta", "text", 1, {"content": "a"}), rider("close", "text", 1)]
+    assert brief(run([STARTED, OPENS, *second, ended("end_turn", "stop")])) == ["text#0", "text_delta", "/0", "end_turn"]
+
+
+def test_a_block_that_says_something_in_its_opening_begins_at_once() -> None:
+    """Text, or citations: nothing of it may be lost."""
+    cited = {"type": "text", "text": "", "citations": [{"type": "newest"}]}
+    for opening in (
+        rider("open", "text", 0, {"content": "a"}),
+        rider("open", "text", 0, {"content": ""}, {"type": "content_block_start", "index": 0, "content_block": cited}),
+    ):
+        made = encoder()
+        made.feed(STARTED)
+        assert brief(payloads(made.feed(opening)))[0] == "text#0"
+
+
 def test_numbers_are_our_own_when_a_block_was_taken_away() -> None:
     """Indices are contiguous; the close of a block that never began is nothing."""
     chunks = [
