@@ -345,6 +345,49 @@ async def test_a_folder_of_another_user_is_refused(folder: Path) -> None:
         await Approvals(directory=folder).start()
 
 
+def owned_by_another(way: Path) -> str:
+    os.chown(way, NOBODY, NOBODY)
+    return f"{way} belongs to another user, who could put another folder in its place"
+
+
+def open_to_others(way: Path) -> str:
+    way.chmod(0o777)
+    return f"others may write in {way}, and could put another folder in its place"
+
+
+@AS_ROOT
+@pytest.mark.parametrize("spoil", [owned_by_another, open_to_others])
+@pytest.mark.parametrize("above", ["top", "top/middle", "top/middle/last", "links"])
+def test_a_folder_on_whose_way_others_could_exchange_something_is_refused(tmp_path: Path, above: str, spoil: Any) -> None:
+    """However far above, and where a link leads as where it lies. Nothing is made."""
+    real, links = tmp_path / "top" / "middle" / "last", tmp_path / "links"
+    real.mkdir(parents=True)
+    links.mkdir()
+    (links / "link").symlink_to(real)
+    folder = links / "link" / "d"
+    make_private(folder)
+    folder.rmdir()
+    says = spoil(tmp_path / above)
+    with pytest.raises(ConfigError) as caught:
+        make_private(folder)
+    assert str(caught.value) == says
+    assert not folder.exists()
+    (tmp_path / above).chmod(0o755)
+    os.chown(tmp_path / above, 0, 0)
+    make_private(folder)
+    assert folder.is_dir()
+
+
+@AS_ROOT
+def test_a_sticky_folder_is_the_way_for_everybody(tmp_path: Path) -> None:
+    """As the system's temporary one; it has to be root's or one's own all the same."""
+    tmp_path.chmod(0o1777)
+    make_private(tmp_path / "d")
+    os.chown(tmp_path, NOBODY, NOBODY)
+    with pytest.raises(ConfigError, match="belongs to another user, who could"):
+        make_private(tmp_path / "d")
+
+
 @contextlib.contextmanager
 def nobody() -> Iterator[None]:
     """Be another user for a moment: the system keeps who one was when one connected, or began to listen."""

@@ -18,7 +18,7 @@ import pytest
 
 from luthien_asgi import cli, reloading
 from luthien_asgi.config import load
-from luthien_asgi.control import ask_all
+from luthien_asgi.control import ask_all, folder_of
 from luthien_asgi.generations import Generation
 from luthien_asgi.jsonl import read_transactions
 from luthien_asgi.server import Gateway, create_app
@@ -566,3 +566,39 @@ async def test_a_hundred_reloads_under_load_leave_nothing(file: File) -> None:
         asked = sum(client.result() for client in clients) + 3
     ends = [line["end"]["ending"] for line in read_transactions(file.records)]
     assert ends == ["completed"] * asked
+
+
+def linked(folder: Path) -> str:
+    folder.with_name("real").mkdir(mode=0o700)
+    folder.symlink_to(folder.with_name("real"))
+    return f"{folder} cannot be used: it is a symbolic link"
+
+
+def open_to_others(folder: Path) -> str:
+    folder.mkdir()
+    folder.chmod(0o755)
+    return f"{folder} cannot be used: it is open to others (mode 755): make it 700"
+
+
+def of_another_user(folder: Path) -> str:
+    if os.geteuid() != 0:
+        pytest.skip("only root can give a folder away")
+    folder.mkdir(mode=0o700)
+    os.chown(folder, 65534, 65534)
+    return f"{folder} cannot be used: it belongs to another user"
+
+
+@pytest.mark.parametrize("prepare", [linked, open_to_others, of_another_user])
+async def test_a_folder_that_somebody_else_made_is_not_used(
+    file: File, prepare: Callable[[Path], str], caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Neither by the server, which goes on and follows the file, nor by the command."""
+    says = prepare(folder_of(str(file.path)))
+    async with running(file) as server:
+        await until(lambda: says in caplog.text)
+        assert f"`luthien-asgi reload` cannot reach this process: {says}" in caplog.text
+        assert await asyncio.to_thread(cli.main, ["reload", "--config", str(file.path)]) == 2
+        assert capsys.readouterr().err == f"{says}\n"
+        file.replaces("Hello", "New")
+        await until(lambda: server.gateway._generations.current.config.version == load(file.path).version)
+    assert list(folder_of(str(file.path)).iterdir()) == []
