@@ -1,7 +1,7 @@
-"""Who may ask: clients' keys, an authenticator of the user's own, or nobody but this machine.
+"""Who may ask: clients' keys, or an authenticator of the user's own; where neither is, `loopback.py` guards.
 
 Strategy: an authenticator takes the request's headers and returns the client: its *name*, which records and policies see, or a
-`Client`, which also says what it may ask for; the key is seen by nobody. It raises `ApiError` (401, 403 or 415) for everybody
+`Client`, which also says what it may ask for; the key is seen by nobody. It raises `ApiError` (401 or 403) for everybody
 else. What is ambiguous is refused:
 
 1. A request with two different credentials (`Authorization` and `x-api-key`, or one of them twice) is a 401, also when one of
@@ -9,8 +9,7 @@ else. What is ambiguous is refused:
 2. `x-luthien-key`, where it is sent, is the credential for this server; `Authorization` and `x-api-key` are then the client's own
    for the provider (a `passthrough` model). Without it they are for this server.
 3. Only `Authorization: Bearer` counts; another scheme is no credential.
-4. A `Content-Type` is looked at where nobody has a key: a web page can post to loopback, and cannot send a key. With keys a body
-   is what it is, whatever `curl -d` calls it.
+4. A `Content-Type` is not looked at: a body is what it is, whatever `curl -d` calls it. A web page cannot send a key.
 """
 
 from __future__ import annotations
@@ -20,9 +19,7 @@ import inspect
 import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from hashlib import sha256
-from ipaddress import AddressValueError, IPv4Address
 from typing import Final
-from urllib.parse import urlsplit
 
 from luthien_asgi.clients import Client, ClientKey
 from luthien_asgi.errors import ApiError, ConfigError, busy
@@ -31,7 +28,7 @@ from luthien_asgi.logs import logger_of
 from luthien_asgi.settings import StreamSettings
 from luthien_asgi.slots import Room
 
-__all__ = ["Auth", "Authenticator", "KeyAuth", "LoopbackGuard", "authenticate", "credential_of"]
+__all__ = ["Auth", "Authenticator", "KeyAuth", "authenticate", "credential_of", "values_of"]
 
 _log: Final = logger_of(__name__)
 
@@ -51,10 +48,7 @@ _UNRESOLVED: Final = re.compile(
 )
 """A reference to a variable, as this configuration and others write it, also with a typing error."""
 _BEARER: Final = re.compile(r"bearer[ \t]+(\S.*)\Z", re.IGNORECASE | re.DOTALL)
-
-
 _NOBODY: Final = Client(name="")
-_LOCAL: Final = Client(name="local")
 
 
 async def authenticate(auth: Auth | None, headers: Mapping[str, str], settings: StreamSettings, room: Room) -> Client:
@@ -110,7 +104,7 @@ def credential_of(headers: Mapping[str, str], *, auth: Auth | None = None, other
     credential = _only(_provider_credentials(headers))
     if credential is None or any(_knows(each, credential) for each in (auth, *others)):
         return None
-    if auth is not None and not hasattr(auth, "knows") and not _values(headers, OWN_HEADER) - {""}:
+    if auth is not None and not hasattr(auth, "knows") and not values_of(headers, OWN_HEADER) - {""}:
         return None
     return credential
 
@@ -141,7 +135,7 @@ class KeyAuth:
 
     def __call__(self, headers: Mapping[str, str]) -> Client:
         """Return the client that a request's headers belong to, or raise `ApiError` (401)."""
-        presented = _only(_values(headers, OWN_HEADER) or _provider_credentials(headers))
+        presented = _only(values_of(headers, OWN_HEADER) or _provider_credentials(headers))
         if presented is None:
             raise _unauthenticated("A key is needed: send it as 'Authorization: Bearer …' or 'x-api-key'.")
         client = self._client_of(presented)
@@ -173,68 +167,17 @@ class KeyAuth:
         return found
 
 
-class LoopbackGuard:
-    """Lets in what runs on this machine and keeps web pages out, which can post to loopback from any site.
-
-    A request needs a loopback `Host` (DNS rebinding brings another), no `Origin` or a loopback one, no `Sec-Fetch-Site:
-    cross-site`, no header that a proxy adds (whoever it passed on may be anywhere), and a JSON `Content-Type` when it has a body
-    (a page can post other types without asking). Else `ApiError`, 403 or 415. It is for a server that listens on loopback only: a
-    `Host` header proves nothing about who is on the other end, and a proxy need not say that it is one.
-    """
-
-    __slots__ = ()
-
-    def __call__(self, headers: Mapping[str, str]) -> Client:
-        """Return the client, always `local`, or raise `ApiError`; a request that announces a body must be JSON."""
-        self.check(headers, method="POST" if _has_body(headers) else "GET")
-        return _LOCAL
-
-    def check(self, headers: Mapping[str, str], *, method: str) -> None:
-        """Raise `ApiError` for a request that a web page or a rebound name may have sent."""
-        hosts = _values(headers, "host")
-        if not hosts or not all(_is_loopback(host) for host in hosts):
-            raise _forbidden("this server answers requests to localhost only: the Host header names another, or none")
-        if not all(_is_loopback_origin(origin) for origin in _values(headers, "origin")):
-            raise _forbidden("this server does not answer web pages of other origins")
-        if self.was_forwarded(headers):
-            raise self.stranger(headers)
-        if any(site.lower() == "cross-site" for site in _values(headers, "sec-fetch-site")):
-            raise _forbidden("this server does not answer web pages of other sites")
-        if method.upper() not in {"GET", "HEAD"}:
-            _check_json(_values(headers, "content-type"))
-
-    @staticmethod
-    def was_forwarded(names: Iterable[str]) -> bool:
-        """Tell whether one of these is a header that a proxy adds."""
-        return any(name.lower() in _FORWARDING for name in names)
-
-    @classmethod
-    def stranger(cls, names: Iterable[str]) -> ApiError:
-        """Return the error for a request of these headers that comes, or may come, from another machine."""
-        if cls.was_forwarded(names):
-            return _forbidden("a proxy passed this request on, and whom it came from cannot be known: keys are needed behind one")
-        return _forbidden("this server has no auth section, so it answers callers on its own machine only")
-
-    def knows(self, credential: str) -> bool:
-        """Tell that no credential is one of this server's: it has none."""
-        del credential
-        return False
-
-    def __repr__(self) -> str:
-        return "LoopbackGuard()"
-
-
 # --- headers ---------------------------------------------------------------------------------------------------------------
 
 
-def _values(headers: Mapping[str, str], wanted: str) -> set[str]:
+def values_of(headers: Mapping[str, str], wanted: str) -> set[str]:
     """Return the distinct values of a header: Starlette's `Headers.items()` gives a header once for each time it was sent."""
     return {value.strip() for name, value in headers.items() if name.lower() == wanted}
 
 
 def _provider_credentials(headers: Mapping[str, str]) -> set[str]:
-    bearers = (_BEARER.match(value) for value in _values(headers, "authorization"))
-    return {match[1] for match in bearers if match} | _values(headers, "x-api-key")
+    bearers = (_BEARER.match(value) for value in values_of(headers, "authorization"))
+    return {match[1] for match in bearers if match} | values_of(headers, "x-api-key")
 
 
 def _only(credentials: set[str]) -> str | None:
@@ -244,15 +187,8 @@ def _only(credentials: set[str]) -> str | None:
     return next(iter(found), None)
 
 
-def _has_body(headers: Mapping[str, str]) -> bool:
-    lengths = _values(headers, "content-length")
-    return bool(lengths - {"0"} or _values(headers, "transfer-encoding") or _values(headers, "content-type"))
-
-
-def _check_json(types: set[str]) -> None:
-    if not types or any(value.partition(";")[0].strip().lower() != "application/json" for value in types):
-        msg = "The Content-Type must be application/json."
-        raise ApiError(msg, status=415)
+def _unauthenticated(message: str) -> ApiError:
+    return ApiError(message, status=401, headers={"www-authenticate": "Bearer"})
 
 
 # --- keys ------------------------------------------------------------------------------------------------------------------
@@ -309,58 +245,3 @@ def _forms(presented: str) -> tuple[bytes, ...]:
 
 def _digest(key: bytes) -> bytes:
     return sha256(key).digest()
-
-
-# --- loopback --------------------------------------------------------------------------------------------------------------
-
-_FORWARDING: Final = frozenset(
-    {
-        "forwarded",
-        "via",
-        "x-forwarded-for",
-        "x-forwarded-host",
-        "x-forwarded-proto",
-        "x-forwarded-port",
-        "x-forwarded-server",
-        "x-real-ip",
-        "x-client-ip",
-        "x-cluster-client-ip",
-        "true-client-ip",
-        "cf-connecting-ip",
-        "fly-client-ip",
-        "x-original-forwarded-for",
-        "x-envoy-external-address",
-    }
-)
-"""What reverse proxies and tunnels add (RFC 7239, RFC 9110 7.6.3, and the names that common ones have of their own)."""
-_HOST: Final = re.compile(r"(\[::1\]|[A-Za-z0-9.-]+)(?::[0-9]{1,5})?\Z")
-
-
-def _is_loopback(host: str) -> bool:
-    match = _HOST.match(host)
-    return match is not None and _is_loopback_name(match[1].lower())
-
-
-def _is_loopback_name(name: str) -> bool:
-    if name in {"localhost", "[::1]"}:
-        return True
-    try:
-        return IPv4Address(name).is_loopback
-    except AddressValueError:
-        return False
-
-
-def _is_loopback_origin(origin: str) -> bool:
-    try:
-        parts = urlsplit(origin)
-    except ValueError:
-        return False
-    return parts.scheme in {"http", "https"} and _is_loopback(parts.netloc)
-
-
-def _unauthenticated(message: str) -> ApiError:
-    return ApiError(message, status=401, headers={"www-authenticate": "Bearer"})
-
-
-def _forbidden(message: str) -> ApiError:
-    return ApiError(message[0].upper() + message[1:] + ".", status=403)

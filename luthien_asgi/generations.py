@@ -15,11 +15,12 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from luthien_asgi.auth import Auth, KeyAuth, LoopbackGuard
+from luthien_asgi.auth import Auth, KeyAuth
 from luthien_asgi.backend import LiteLLMBackend
 from luthien_asgi.config import Config
 from luthien_asgi.errors import ConfigError
 from luthien_asgi.logs import logger_of
+from luthien_asgi.loopback import LoopbackGuard
 from luthien_asgi.middleware import ASGIApp, LuthienMiddleware
 from luthien_asgi.shared_recorder import SharedRecorder
 from luthien_asgi.telemetry import Telemetry, default_telemetry

@@ -20,9 +20,9 @@ import os
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-from luthien_asgi.auth import LoopbackGuard
 from luthien_asgi.errors import ConfigError
 from luthien_asgi.logs import logger_of
+from luthien_asgi.loopback import LoopbackGuard
 from luthien_asgi.stop_signals import StopSignals
 
 if TYPE_CHECKING:

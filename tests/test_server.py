@@ -11,10 +11,11 @@ from typing import Any, Final
 import pytest
 
 from luthien_asgi import server
-from luthien_asgi.auth import KeyAuth, LoopbackGuard
+from luthien_asgi.auth import KeyAuth
 from luthien_asgi.config import Config
 from luthien_asgi.errors import ConfigError
 from luthien_asgi.generations import auth_of
+from luthien_asgi.loopback import LoopbackGuard
 from luthien_asgi.testing import Answer, ASGIDriver, ScriptedProvider, accumulate_openai
 
 LOCAL: Final = {"host": "localhost"}

@@ -27,10 +27,11 @@ from starlette.datastructures import Headers
 from luthien_asgi import Approvals, jsontext
 from luthien_asgi.approval_routes import _decision, printable
 from luthien_asgi.approvals import _bounded, _encode
-from luthien_asgi.auth import KeyAuth, LoopbackGuard, credential_of
+from luthien_asgi.auth import KeyAuth, credential_of
 from luthien_asgi.backend.recover import error_from_body
 from luthien_asgi.errors import ApiError, BackendError, ConfigError, RequestError
 from luthien_asgi.jsonl import read_transactions
+from luthien_asgi.loopback import LoopbackGuard
 from luthien_asgi.request import ChatRequest
 from luthien_asgi.settings import StreamSettings
 from luthien_asgi.wire.anthropic import AnthropicWire

@@ -28,7 +28,7 @@ APP: Final = """
 import json
 
 from luthien_asgi import Limits, LuthienMiddleware, MemoryRecorder, Paths, StreamSettings
-from luthien_asgi.auth import LoopbackGuard
+from luthien_asgi.loopback import LoopbackGuard
 from luthien_asgi.testing import ScriptedBackend, chunks
 
 
