@@ -12,16 +12,15 @@ import os
 import re
 import stat
 import subprocess
-import sys
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 from anyio import wait_all_tasks_blocked
+from jsonl_processes import command, recording
 
 from luthien_asgi.blocks import Block, BlockKind
 from luthien_asgi.errors import ApiError
@@ -111,17 +110,6 @@ def closed_by_its_owner(path: Path) -> bool:
 
 def sha(text: str) -> str:
     return "sha256:" + hashlib.sha256(text.encode()).hexdigest()
-
-
-@asynccontextmanager
-async def recording(path: Path, **options: Any) -> AsyncIterator[JsonlRecorder]:
-    recorder = JsonlRecorder(path, **options)
-    await recorder.start()
-    try:
-        yield recorder
-    finally:
-        async with asyncio.timeout(10):
-            await recorder.aclose()
 
 
 @pytest.fixture
@@ -461,25 +449,8 @@ async def test_without_locks_every_start_writes_a_new_file(path: Path, monkeypat
     assert [(pair["id"], pair["end"]) for pair in read_transactions(path)] == [("a", None)]
 
 
-PROGRAM = """
-import asyncio, json, os, resource, signal, sys
-sys.path[:] = json.loads(sys.argv[2])
-from luthien_asgi.jsonl import JsonlRecorder, RecorderError
-from luthien_asgi.recorder import Begin, Transaction
-
-path = sys.argv[1]
-
-def begin(identity, text="x"):
-    return Begin(id=identity, at=0, wire="openai", path="/", model="m", stream=True, client="", request={"text": text})
-
-def end(identity):
-    return Transaction(begin(identity)).end("completed")
-"""
-
-
 def run(path: Path, body: str, *, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-c", PROGRAM + body, str(path), json.dumps(sys.path)]
-    return subprocess.run(command, input=stdin, capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run(command(path, body), input=stdin, capture_output=True, text=True, timeout=60, check=False)
 
 
 OTHER_PROCESS = """

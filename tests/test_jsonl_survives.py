@@ -8,41 +8,23 @@ import json
 import logging
 import signal
 import subprocess
-import sys
 import threading
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+from jsonl_processes import command, recording
 
 from luthien_asgi.errors import ApiError
-from luthien_asgi.jsonl import JsonlRecorder, read_transactions
+from luthien_asgi.jsonl import read_transactions
 from luthien_asgi.jsonl_file import claim
 from luthien_asgi.jsonl_names import chains, rotated
 from luthien_asgi.jsonl_settling import look_through
 from luthien_asgi.recorder import Begin, End, Transaction
 
-PROGRAM = """
-import asyncio, json, os, sys
-sys.path[:] = json.loads(sys.argv[2])
-from luthien_asgi.jsonl import JsonlRecorder
-from luthien_asgi.recorder import Begin, Transaction
-
-path = sys.argv[1]
-
-def begin(identity, text="x"):
-    return Begin(id=identity, at=0, wire="openai", path="/", model="m", stream=True, client="", request={"text": text})
-
-def end(identity):
-    return Transaction(begin(identity)).end("completed")
-
-def ready():
-    print(flush=True)
-    sys.stdin.readline()
-"""
 BEGINS = """
 async def main(begun, ended):
     recorder = JsonlRecorder(path, **OPTIONS)
@@ -72,8 +54,7 @@ class Process:
     """A Python process that says when it has come to a point, and waits there."""
 
     def __init__(self, path: Path, body: str) -> None:
-        command = [sys.executable, "-c", PROGRAM + body, str(path), json.dumps(sys.path)]
-        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self._process = subprocess.Popen(command(path, body), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         self.pid = self._process.pid
 
     def wait_ready(self) -> None:
@@ -108,17 +89,6 @@ def worker(path: Path, begun: Sequence[str], ended: Sequence[str], **options: An
     process = Process(path, body)
     process.wait_ready()
     yield process
-
-
-@asynccontextmanager
-async def recording(path: Path, **options: Any) -> AsyncIterator[JsonlRecorder]:
-    recorder = JsonlRecorder(path, **options)
-    await recorder.start()
-    try:
-        yield recorder
-    finally:
-        async with asyncio.timeout(10):
-            await recorder.aclose()
 
 
 async def started(path: Path, **options: Any) -> None:
@@ -541,13 +511,13 @@ asyncio.run(main())
 @pytest.mark.parametrize("durability", ["relaxed", "strict"])
 def test_a_disk_that_is_full_and_then_not(tmp_path: Path, durability: str, max_bytes: int | None) -> None:
     """A real one, of 128 KiB: every begin that was accepted has one end, and what was refused left no whole line."""
-    program = PROGRAM + FULL.replace("DURABILITY", durability).replace("MAX", repr(max_bytes))
+    recorder = command(tmp_path / "t.jsonl", FULL.replace("DURABILITY", durability).replace("MAX", repr(max_bytes)))
     script = (
         f"mount -t tmpfs -o size=128k none {tmp_path} && head -c 40000 /dev/zero > {tmp_path}/ballast && "
-        f'{sys.executable} -c "$0" {tmp_path}/t.jsonl "$1" && cat {tmp_path}/t*.jsonl'
+        f'"$@" && cat {tmp_path}/t*.jsonl'
     )
-    command = ["unshare", "-rm", "sh", "-c", script, program, json.dumps(sys.path)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    mounted = ["unshare", "-rm", "sh", "-c", script, "sh", *recorder]
+    done = subprocess.run(mounted, capture_output=True, text=True, timeout=60, check=False)
     if "unshare" in done.stderr or "mount" in done.stderr:
         pytest.skip(f"a file system cannot be mounted here: {done.stderr}")
     assert done.returncode == 0, done.stderr

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
+from jsonl_processes import recording
 
 from luthien_asgi import (
     ApiError,
@@ -59,16 +59,6 @@ def make(recorder: Any, *words: str, **options: Any) -> ASGIDriver:
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     return tmp_path / "t.jsonl"
-
-
-@asynccontextmanager
-async def recording(path: Path, **options: Any) -> AsyncIterator[JsonlRecorder]:
-    recorder = JsonlRecorder(path, **options)
-    await recorder.start()
-    try:
-        yield recorder
-    finally:
-        await recorder.aclose()
 
 
 async def answered(driver: ASGIDriver) -> str:

@@ -7,12 +7,13 @@ import errno
 import json
 import logging
 import threading
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any
 
 import pytest
+from jsonl_processes import recording
 
 from luthien_asgi import (
     Begin,
@@ -306,14 +307,8 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "t.jsonl"
 
 
-@asynccontextmanager
-async def strict(path: Path, **options: Any) -> AsyncIterator[JsonlRecorder]:
-    recorder = JsonlRecorder(path, durability="strict", **options)
-    await recorder.start()
-    try:
-        yield recorder
-    finally:
-        await recorder.aclose()
+def strict(path: Path, **options: Any) -> AbstractAsyncContextManager[JsonlRecorder]:
+    return recording(path, durability="strict", **options)
 
 
 class Said(logging.Handler):

@@ -9,6 +9,7 @@ import time
 from typing import Any, Final
 
 import pytest
+from shell_verdicts import denied_by, lines
 
 from luthien_asgi.blocks import Block, BlockKind
 from luthien_asgi.context import StreamContext
@@ -341,11 +342,6 @@ ALLOWED: Final = r"""
 """
 
 
-def lines(table: str) -> list[str]:
-    """Return a table's scripts; `\n` in one is a new line."""
-    return [line.strip().replace("\\n", "\n") for line in table.strip().splitlines()]
-
-
 def verdict(policy: GuardShell, arguments: Any, name: str = "bash", *, custom: bool = False) -> Deny | None:
     ctx: Any = None
     text = arguments if isinstance(arguments, str) else json.dumps(arguments)
@@ -353,15 +349,10 @@ def verdict(policy: GuardShell, arguments: Any, name: str = "bash", *, custom: b
     return policy.on_block_complete(Block(kind=BlockKind.TOOL_CALL, name=name, text=text, custom=custom), nobody)
 
 
-def rule_of(said: Deny | None) -> str | None:
-    found = re.fullmatch(r"The command was denied by a policy \((\w+)\)\.", said.message) if said is not None else None
-    return found[1] if found else None
-
-
 @pytest.mark.parametrize(("rule", "script"), [(rule, line) for rule, table in DENIED.items() for line in lines(table)])
 def test_what_is_against_a_rule_is_denied(rule: str, script: str) -> None:
     """However it is quoted, wrapped, piped, assigned and nested; the message names the rule."""
-    assert rule_of(verdict(GuardShell(), {"command": script})) == rule
+    assert denied_by(verdict(GuardShell(), {"command": script})) == rule
 
 
 @pytest.mark.parametrize("script", lines(ALLOWED))
@@ -376,7 +367,8 @@ def test_a_rule_that_is_left_out_denies_nothing(rule: str) -> None:
     others = GuardShell(rules=[name for name in RULES if name != rule], unresolved="allow")
     alone = GuardShell(rules=[rule], unresolved="allow")
     found = [
-        (rule_of(verdict(alone, {"command": line})), rule_of(verdict(others, {"command": line}))) for line in lines(DENIED[rule])
+        (denied_by(verdict(alone, {"command": line})), denied_by(verdict(others, {"command": line})))
+        for line in lines(DENIED[rule])
     ]
     assert {of_alone for of_alone, _ in found} <= {rule, None}
     assert any(of_alone == rule and of_others is None for of_alone, of_others in found)
@@ -388,7 +380,7 @@ def test_a_rule_that_is_left_out_denies_nothing(rule: str) -> None:
 )
 def test_what_is_unresolved_can_be_allowed(script: str, rule: str | None) -> None:
     """Then an unknown variable is judged as one that is not set."""
-    assert rule_of(verdict(GuardShell(unresolved="allow"), {"command": script})) == rule
+    assert denied_by(verdict(GuardShell(unresolved="allow"), {"command": script})) == rule
 
 
 @pytest.mark.parametrize(
@@ -409,7 +401,7 @@ def test_what_is_unresolved_can_be_allowed(script: str, rule: str | None) -> Non
 )
 def test_commands_are_found_in_every_usual_form(arguments: Any) -> None:
     """Texts, lists of words as Codex sends them, nested and several at once."""
-    assert rule_of(verdict(GuardShell(), arguments)) == "delete"
+    assert denied_by(verdict(GuardShell(), arguments)) == "delete"
 
 
 @pytest.mark.parametrize(
@@ -459,14 +451,14 @@ def test_tools_and_fields_are_settings() -> None:
 
 def test_a_custom_tool_s_input_is_the_script() -> None:
     """Free text."""
-    assert rule_of(verdict(GuardShell(), "rm -rf /", custom=True)) == "delete"
+    assert denied_by(verdict(GuardShell(), "rm -rf /", custom=True)) == "delete"
     assert verdict(GuardShell(), "ls", custom=True) is None
 
 
 def test_commands_can_be_denied_and_allowed_by_name() -> None:
     """Also within wrappers and substitutions; functions of the script are its own."""
     deny = GuardShell(rules=[], deny=["kubectl", "terra*"])
-    assert rule_of(verdict(deny, {"command": "ls; env X=1 terraform apply"})) == "deny"
+    assert denied_by(verdict(deny, {"command": "ls; env X=1 terraform apply"})) == "deny"
     assert verdict(deny, {"command": "ls"}) is None
     allow = GuardShell(allow_only=["ls", "cat", "timeout"])
     assert verdict(allow, {"command": "timeout 5 ls | cat"}) is None

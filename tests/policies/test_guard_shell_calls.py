@@ -2,23 +2,10 @@
 
 from __future__ import annotations
 
-import json
-import re
 from typing import Any
 
 import pytest
-
-from luthien_asgi.blocks import Block, BlockKind
-from luthien_asgi.policies import GuardShell
-
-
-def rule_of(arguments: Any, name: str = "bash", **settings: Any) -> str | None:
-    """Return the rule by which a call is denied."""
-    nobody: Any = None
-    block = Block(kind=BlockKind.TOOL_CALL, name=name, text=json.dumps(arguments))
-    said = GuardShell(**settings).on_block_complete(block, nobody)
-    found = re.fullmatch(r"The command was denied by a policy \((\w+)\)\.", said.message) if said is not None else None
-    return found[1] if found else None
+from shell_verdicts import rule_of
 
 
 @pytest.mark.parametrize(
