@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from itertools import accumulate, pairwise
 from typing import Any, Final
 
-from luthien_asgi.policies.secrets_table import FIRST, HINT, KEYS, NAMED_KEYS, PRIVATE_KEY, SECOND
+from luthien_asgi.policies.secrets_table import FIRST, GLUED, HINT, KEYS, NAMED_KEYS, PRIVATE_KEY, SECOND
 from luthien_asgi.policies.windows import PatternRule, Rules, pattern_rule
 
 __all__ = ["KINDS", "Detectors", "Make"]
@@ -208,7 +208,13 @@ _ROWS: Final[Sequence[_Row]] = [
         "://",
         _value,
     ),
-    ("api_key", f"{_KEY}{_LEFT}(?:{'|'.join((*KEYS.values(), *NAMED_KEYS.values()))})", HINT, rf"{FIRST}(?:{SECOND}|\Z)", _value),
+    (
+        "api_key",
+        f"{_KEY}(?:{_LEFT}(?:{'|'.join((*KEYS.values(), *NAMED_KEYS.values()))})|{'|'.join(GLUED.values())})",
+        HINT,
+        rf"{FIRST}(?:{SECOND}|\Z)",
+        _value,
+    ),
     ("email", _EMAIL, "@|%40", None, _value),
     ("iban", rf"(?={_COUNTRY}){_LEFT}(?P<value>{_IBAN})(?![0-9A-Za-z])", _COUNTRY, _COUNTRY_BEGINS, _iban),
     ("card", rf"(?=\d)(?<!\d)(?<!\d\.)\d(?:[ \t {_DASH}]?\d){{12,}}+", r"\d.?\d.?\d.?\d.?\d", r"\d", _cards),

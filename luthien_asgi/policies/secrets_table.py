@@ -1,8 +1,9 @@
 """What credentials look like, by the vendors' own documentation.
 
 Strategy: a table of expressions, one a vendor. A key with a prefix of its own is known by that; one without (AWS's secret, a
-bearer token) by the word before it, and then the group `value` is the key and the word stays. All lengths are bounded or of one
-character class, so no text makes the search slow.
+bearer token) by the word before it, and then the group `value` is the key and the word stays. Behind a letter or a digit a prefix
+is not enough: there it is the form of the whole key. All lengths are bounded or of one character class, so no text makes the
+search slow.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-__all__ = ["FIRST", "HINT", "KEYS", "NAMED_KEYS", "PRIVATE_KEY", "SECOND"]
+__all__ = ["FIRST", "GLUED", "HINT", "KEYS", "NAMED_KEYS", "PRIVATE_KEY", "SECOND"]
 
 KEYS: Final[Mapping[str, str]] = {
     "OpenAI, Anthropic, OpenRouter, DeepSeek and others": r"sk-(?=[A-Za-z_-]{0,64}[0-9])[A-Za-z0-9_-]{16,}",
@@ -36,6 +37,31 @@ KEYS: Final[Mapping[str, str]] = {
     "Atlassian, age": r"AT[AC]TT3[A-Za-z0-9_=-]{20,}|AGE-SECRET-KEY-1[0-9A-Z]{50,}",
 }
 """Keys that a prefix gives away."""
+
+_MIXED: Final = r"(?=[A-Za-z]{0,64}[0-9])(?=[a-z0-9]{0,64}[A-Z])"
+GLUED: Final[Mapping[str, str]] = {
+    "Anthropic, OpenRouter": r"sk-(?:ant-[a-z]{2,10}[0-9]{2}-[A-Za-z0-9_-]{16,}|or-v1-[0-9a-f]{32,})",
+    "OpenAI": r"sk-[A-Za-z0-9_-]{16,128}?T3BlbkFJ[A-Za-z0-9_-]{16,}",
+    "AWS access key": r"AKIA[A-Z0-9]{16}(?![A-Za-z0-9])"
+    r"|(?<![A-Z])(?:ASIA|ABIA|ACCA)(?=[A-Z]{0,15}[0-9])[A-Z0-9]{16}(?![A-Za-z0-9])",
+    "GitHub": r"gh[oprsu]_(?=[A-Za-z]{0,35}[0-9])[A-Za-z0-9]{36,}|github_pat_[A-Za-z0-9_]{20,}",
+    "GitLab": r"glpat-[A-Za-z0-9_-]{20,}(?:\.[A-Za-z0-9_-]+){0,3}",
+    "Slack": r"xox[abceoprs]-[0-9]{6,}-[A-Za-z0-9-]{10,}",
+    "Google": r"AIza[A-Za-z0-9_-]{35}(?![A-Za-z0-9_-])|GOCSPX-[A-Za-z0-9_-]{20,}",
+    "Stripe": rf"[sr]k_(?:live|test)_{_MIXED}[A-Za-z0-9]{{20,}}|whsec_[A-Za-z0-9+/=]{{24,}}",
+    "npm, PyPI": r"npm_(?=[A-Za-z]{0,35}[0-9])[A-Za-z0-9]{36}(?![A-Za-z0-9_])|pypi-AgEI[A-Za-z0-9_-]{32,}",
+    "Hugging Face": r"hf_[A-Za-z0-9]{34}(?![A-Za-z0-9_])",
+    "SendGrid": r"SG\.[A-Za-z0-9_-]{22}\.[A-Za-z0-9_-]{43}(?![A-Za-z0-9_-])",
+    "JWT": r"eyJ[A-Za-z0-9_-]{8,256}\.eyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{16,}",
+    "Groq, xAI, Perplexity, NVIDIA": r"(?:gsk_|xai-|pplx-)(?=[A-Za-z]{0,39}[0-9])[A-Za-z0-9]{40,}|nvapi-[A-Za-z0-9_-]{60,}",
+    "DigitalOcean, Shopify, Docker": r"do[oprt]_v1_[0-9a-f]{64}|shp(?:at|ca|pa|ss)_[0-9a-fA-F]{32}(?![A-Za-z0-9])"
+    r"|dckr_(?:pat|oat)_[A-Za-z0-9_-]{20,}",
+    "Supabase, Postman, Sentry": r"sbp_[0-9a-f]{40}|PMAK-[0-9a-f]{24}-[0-9a-f]{34}|sntrys_eyJ[A-Za-z0-9_=+/-]{20,}",
+    "Atlassian, age": r"AT[AC]TT3[A-Za-z0-9_=-]{60,}|AGE-SECRET-KEY-1[0-9A-Z]{58}",
+}
+"""The same keys where a letter or a digit is before them: only what is told by its form alone. Words end like the beginnings of
+the others (`task-…`, `laughs_…`, `HMAC…`, `berlin_api_…`), and names and hashes follow them.
+"""
 
 _IS: Final = r"""\\{0,3}["']?\s{0,4}[:=]\s{0,4}\\{0,3}["']?"""
 

@@ -55,6 +55,56 @@ LEFT_ALONE: Final = [
 ]  # fmt: skip
 
 
+HEX: Final = "0123456789abcdef" * 4
+GLUED: Final = [
+    f"sk-ant-api03-{X}", f"sk-ant-oat01-{X}_-{X}", f"sk-or-v1-{HEX}", f"sk-proj-{X}_-T3BlbkFJ{X}", f"sk-{X[:20]}T3BlbkFJ{X[:20]}",
+    "AKIAIOSFODNN7EXAMPLE", "AKIAIOSFODNNAEXAMPLE", f"ghp_{X[:36]}", f"ghs_{X}", f"github_pat_{X[:22]}_{X}{X[:19]}",
+    f"glpat-{X[:20]}", "xoxb-123456789012-abcdefABCDEF", f"AIza{X[:35]}", f"GOCSPX-{X[:28]}", f"sk_live_{X[:24]}", f"rk_test_{X}",
+    f"whsec_{X}", f"npm_{X[:36]}", f"pypi-AgEIcHlwaS5vcmc{X}", f"hf_{X[:34]}", f"SG.{X[:22]}.{X}abc",
+    f"eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.{X}", f"gsk_{X}{X[:12]}", f"xai-{X}{X}", f"pplx-{X}", f"nvapi-{X}{X}",
+    f"dop_v1_{HEX}", f"shpat_{HEX[:32]}", f"dckr_pat_{X}", f"sbp_{HEX[:40]}", f"PMAK-{HEX[:24]}-{HEX[:34]}",
+    f"sntrys_eyJ{X}", f"ATATT3{X}{X}", "AGE-SECRET-KEY-1" + "Q" * 58,
+]  # fmt: skip
+"""Keys that are known by their form alone."""
+WORDS: Final = [
+    "task-ant-colony-2024-simulation-results", "disk-d41d8cd98f00b204e9800998ecf8427e", "risk-assessment-2024-final-report-v2",
+    "task-proj-PROJ-1234-fix-the-login-page-on-mobile-devices", "EURASIANPOPULATIONSTUDY", "CAUCASIA2024POPULATION99X",
+    "laughs_and_cries_and_more_of_this_2024", "weighs_d41d8cd98f00b204e9800998ecf8427e", "highs_2024", "disk_test_d41d8cd98f00b204e9800998ecf8427e",
+    "task_live_update_of_the_dashboard_2024", "pnpm_workspace_d41d8cd98f00b204e9800998ecf8427e", "half_2024", "MSG.hello.world",
+    "HMACd41d8cd98f00b204e9800998ecf8427e", "berlin_api_d41d8cd98f00b204e9800998ecf8427e00000000", "papaya29.d41d8cd98f00b204e9800998e",
+    "foodapid41d8cd98f00b204e9800998ecf8427e", "ver8_2024_changes_to_the_interface", "flexai-2024-conference-in-the-city",
+    "TEyJhbGciOiJIUzI1NiJ9", "AKIA", "XAKIAIOSFODNN7EXAMPLEX", "XAIzaSy", "relaxox-2024-whatever-it-is",
+]  # fmt: skip
+"""Words with what a key may begin with in them."""
+
+
+@pytest.mark.parametrize("value", GLUED)
+@pytest.mark.parametrize("around", ["x{}", "key{}", "0{} next", "KEY{}.", "_x{}", "ключ{}", "\\nx{}\\n", "a{}\n"])
+def test_a_key_that_is_known_by_its_form_is_found_behind_a_letter_too(value: str, around: str) -> None:
+    """And what it is glued to stays; at any cut."""
+    text = around.format(value)
+    expected = around.format(shown("api_key", value))
+    detectors = Detectors(KINDS)
+    assert detectors.masked(text, shown) == expected
+    for place in range(len(text)):
+        window = detectors.rules(shown).window()
+        assert window.feed(text[:place]) + window.feed(text[place:]) + window.flush() == expected
+
+
+@pytest.mark.parametrize("value", ["ASIAIOSFODNN7EXAMPLE", "ABIAIOSFODNN7EXAMPLE"])
+def test_a_key_that_begins_like_a_word_is_found_behind_a_small_letter(value: str) -> None:
+    """Not behind a capital: a word in capitals ends like that."""
+    detectors = Detectors(KINDS)
+    assert detectors.masked(f"key{value} 0{value}", shown) == "key‹api_key 20› 0‹api_key 20›"
+    assert detectors.masked(f"EUR{value}", shown) == f"EUR{value}"
+
+
+@pytest.mark.parametrize("text", WORDS)
+def test_a_word_that_ends_like_a_key_begins_is_left_alone(text: str) -> None:
+    """Whatever follows it that is no key by its form alone."""
+    assert Detectors(KINDS).masked(text, shown) == text
+
+
 def shown(kind: str, value: str) -> str:
     return f"‹{kind} {len(value)}›"
 
@@ -111,6 +161,7 @@ def test_kinds_that_are_not_named_are_left_alone() -> None:
     parts=st.lists(
         st.one_of(
             st.sampled_from([value for _, value in VALUES if len(value) < 80]),
+            st.sampled_from([*GLUED, *WORDS]),
             st.sampled_from([*LEFT_ALONE, PEM, PEM[:120], PEM[60:]]),
             st.text('a1@.+-_ \n:\\n"4é😀', max_size=8),
         ),
