@@ -1,7 +1,8 @@
 """The two routes of operators: what waits, and the answer to one of it. Small JSON, for curl and for programs.
 
 An operator has a key apart from the clients' keys. What a model wrote is shown in a terminal here, so every character that is not
-printable (control characters, marks that turn the direction of writing) stands as its escape: to a program it is the same JSON.
+seen (control characters, marks that turn the direction of writing, fillers, tags) stands as its escape: to a program it is the
+same JSON.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from luthien_asgi.approvals import Approvals, Decision, Outcome
 from luthien_asgi.auth import authenticate
 from luthien_asgi.disconnect import ClientConnection, ClientGoneError
 from luthien_asgi.errors import ApiError, RequestError
+from luthien_asgi.invisible import is_visible
 from luthien_asgi.responses import Send, send_content
 from luthien_asgi.settings import StreamSettings
 from luthien_asgi.slots import Room
@@ -139,12 +141,12 @@ def _taken(outcome: Outcome) -> Decision:
 
 
 def printable(value: object) -> bytes:
-    """Write JSON over several lines, in which nothing but printable characters stands."""
+    """Write JSON over several lines, in which nothing but visible characters stands."""
     try:
         text = msgspec.json.format(msgspec.json.encode(value).decode(), indent=2)
     except (UnicodeEncodeError, msgspec.MsgspecError):  # half an emoji
         text = json.dumps(value, indent=2)
-    escapes = {ord(character): _escape(character) for character in set(text) if not character.isprintable() and character != "\n"}
+    escapes = {ord(character): _escape(character) for character in set(text) if not is_visible(character) and character != "\n"}
     return text.translate(escapes).encode() + b"\n"
 
 

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from functools import partial
 from typing import Final
 
+from luthien_asgi.invisible import is_visible, shows_all
 from luthien_asgi.scrub import scrub
 
 __all__ = ["logger_of", "one_line", "printable"]
@@ -25,10 +26,10 @@ _CHAIN: Final = 20
 
 
 def printable(text: str, *, keep: str = "\n") -> str:
-    """Return a text in which control characters (escape sequences, too) are visible and do nothing; those of `keep` stay."""
-    if text.isprintable():
+    """Return a text in which what nobody sees is visible and does nothing: control characters, fillers, tags; `keep` stays."""
+    if shows_all(text):
         return text
-    return "".join(letter if letter.isprintable() or letter in keep else _escaped(letter) for letter in text)
+    return "".join(letter if is_visible(letter) or letter in keep else _escaped(letter) for letter in text)
 
 
 def _escaped(letter: str) -> str:

@@ -30,13 +30,14 @@ from luthien_asgi import (
     StreamSettings,
     Verdict,
 )
+from luthien_asgi.invisible import is_visible
 from luthien_asgi.testing import ASGIDriver, ScriptedBackend, ToolCall, chunks
 
 OPERATOR = {"authorization": "Bearer operator-key-1"}
 CLIENT = {"authorization": "Bearer client-key-22"}
 AT = "/luthien/approvals"
 SECOND = 10.0
-EVIL = "a\u202eb\x9b31mc\U000e0041"
+EVIL = "a\u202eb\x9b31mc\U000e0041\u3164\ufe0f\u2800"
 ANSWER = chunks("I will look.", ToolCall("call_1", "bash", {"command": "rm -rf /", "why": EVIL}))
 
 
@@ -370,8 +371,8 @@ def test_what_is_not_printable_is_escaped(stage: Stage) -> None:
     listed = stage.listed()
     (shown,) = listed.json()
     assert json.loads(shown["content"])["why"] == EVIL
-    assert all(character.isprintable() or character == "\n" for character in listed.text)
-    assert "\\u202eb\\u009b31mc\\udb40\\udc41" in listed.text
+    assert all(is_visible(character) or character == "\n" for character in listed.text)
+    assert "\\u202eb\\u009b31mc\\udb40\\udc41\\u3164\\ufe0f\\u2800" in listed.text
     assert listed.text.endswith("\n")
     stage.answer(approval.id, {"decision": "deny"})
     answer.result(SECOND)

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from typing import Any, Final
 
+from luthien_asgi.logs import one_line as printable
 from luthien_asgi.testing.inspecting import Inspection
 from luthien_asgi.testing.violations import quoted
 
@@ -20,11 +21,6 @@ _SHOWN: Final = 5
 _PARTS: Final = 50
 """Blocks, choices or items that are shown as text."""
 _FORMS: Final = {"stream": "stream", "events": "log of events", "body": "body"}
-
-
-def printable(text: str) -> str:
-    """Return a line that a terminal shows as it is: control characters and marks of direction become escapes."""
-    return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in text)
 
 
 def as_json(name: str, found: Inspection) -> dict[str, Any]:
