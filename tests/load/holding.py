@@ -22,6 +22,8 @@ _GROWTH: Final = 0.01
 """Of a worker's memory: an allocator's breath is less."""
 _BACK: Final = 1.25
 """By how much a worker's memory may differ after a load: it had room for as many streams before, but had met no fault yet."""
+_POOLS: Final = frozenset({"asyncio", "uvloop"})
+"""Threads of the event loop itself: as many as it ever needed at once, a few more than there are processors at most."""
 _FEWEST: Final = 4
 """Looks that make a line with an error."""
 
@@ -48,15 +50,14 @@ class Peak:
 
 
 async def settled(server: Server, provider: Provider, before: Iterable[State] = ()) -> list[State]:
-    """Return what the workers hold once they hold no more than `before`, or after a while whatever they hold."""
+    """Return what the workers hold once they hold no more than `before`, memory as near as is asked, or after a while anyhow."""
     deadline = monotonic() + _QUIET
     known = _Known(before)
     while True:
         provider.close_idle()
         await asyncio.sleep(_LOOK)
         states = await asyncio.to_thread(server.states)
-        quiet = len(states) >= known.workers and not any(state.slots or more_than(state, known.of(state)) for state in states)
-        if quiet or monotonic() > deadline:
+        if (len(states) >= known.workers and all(map(known.is_as_before, states))) or monotonic() > deadline:
             return states
 
 
@@ -71,11 +72,18 @@ class _Known:
         """Return what a worker is compared with: itself, when there is nothing else."""
         return self._states.get(state.pid) or next(iter(self._states.values()), state)
 
+    def is_as_before(self, state: State) -> bool:
+        """Tell whether a worker holds no more than it did."""
+        before = self.of(state)
+        return not state.slots and not more_than(state, before) and state.rss_mb < _BACK * before.rss_mb
+
 
 def more_than(state: State, before: State) -> dict[str, int]:
     """Return what a worker holds more than before."""
-    more = {"slots": state.slots - before.slots, "tasks": state.tasks - before.tasks, "threads": state.threads - before.threads}
+    more = {"slots": state.slots - before.slots, "tasks": state.tasks - before.tasks}
     more |= {f"files: {kind}": count - before.files.get(kind, 0) for kind, count in state.files.items()}
+    named = {name: count for name, count in state.threads.items() if name not in _POOLS}
+    more |= {f"threads: {name}": count - before.threads.get(name, 0) for name, count in named.items()}
     more |= {kind: count - before.objects.get(kind, 0) for kind, count in state.objects.items()}
     return {what: count for what, count in more.items() if count > 0}
 

@@ -10,6 +10,7 @@ import asyncio
 import gc
 import json
 import os
+import re
 import sys
 import threading
 from collections import Counter
@@ -20,6 +21,8 @@ from luthien_asgi.server import app as gateway
 
 _kept: Final[list[asyncio.Server]] = []
 """An event loop does not keep a server from being collected."""
+_NUMBER: Final = re.compile(r"[\d_-]+(?= |$)")
+"""Of a thread in its name."""
 
 
 async def app(scope: Any, receive: Any, send: Any) -> None:
@@ -39,13 +42,14 @@ async def _tell(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
 
 
 def _state() -> dict[str, Any]:
+    """Return what this process holds."""
     slots = gateway._app._generations.current.middleware.slots
     taken = max(slots.taken, slots.of("load"))
     return {
         "slots": taken,
         "tasks": len(asyncio.all_tasks()),
         "files": _files(),
-        "threads": threading.active_count(),
+        "threads": Counter(_NUMBER.sub("", thread.name) for thread in threading.enumerate()),
         "objects": {} if taken else _objects(),
         "blocks": sys.getallocatedblocks(),
     }

@@ -64,7 +64,8 @@ class State:
     tasks: int
     files: Mapping[str, int]
     """Descriptors by what they are: `socket`, `pipe`, `anon_inode`, `file`."""
-    threads: int
+    threads: Mapping[str, int]
+    """By their names, without numbers."""
     objects: Mapping[str, int]
     """Of the package's own types."""
     blocks: int
