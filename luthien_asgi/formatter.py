@@ -12,7 +12,7 @@ from luthien_asgi.assembler import BlockAssembler, OpenBlock
 from luthien_asgi.chunks import Chunk, Part, finish_reason_of, read_part
 from luthien_asgi.context import ObservabilityContext
 from luthien_asgi.drain import ShutdownError
-from luthien_asgi.errors import ApiError, StreamStateError
+from luthien_asgi.errors import ApiError, QueueFullError, StreamStateError
 from luthien_asgi.flag import Flag
 from luthien_asgi.logs import logger_of
 from luthien_asgi.queues import End, Failed, StreamQueue, Terminal
@@ -94,12 +94,16 @@ class ClientFormatter:
         """Put frames into `sse_queue`, pings while nothing comes, then the terminal item.
 
         Frames of chunks that are there together go on as one item, so they leave in one `send`. Raises nothing but cancellation;
-        what goes wrong here is the terminal item.
+        what goes wrong here is the terminal item, and the frames that say so have room always: a client that begins to read again
+        must not take what it gets for the whole answer.
         """
         try:
             with obs.span("luthien.format"):
                 sse_queue.end(await _Flow(self, policy_out, sse_queue).to_the_end())
         except ApiError as error:
+            last = b"".join(self.last_frames(error))
+            if last:
+                sse_queue.hand(last, len(last))
             sse_queue.end(Failed(error))
         finally:
             self.final.close(self.encoder.omitted)
@@ -201,7 +205,7 @@ class _Flow:
                     return self._terminal if seal is None else await self._sealed(self._terminal, seal)
                 self._source.tell(self._schedule, self._move)
                 await self._pause()
-        except asyncio.CancelledError:
+        except (asyncio.CancelledError, QueueFullError):
             if self._waiting:  # the encoder takes it for sent: nothing that is sent after this may lack it
                 self._target.hand(self._waiting, len(self._waiting))
             raise
@@ -210,7 +214,7 @@ class _Flow:
             self._source.tell(None)
 
     async def _sealed(self, terminal: Terminal, seal: Callable[[Terminal], asyncio.Task[Terminal]]) -> Terminal:
-        """Write the last frames when `seal` says that they may leave; pings meanwhile. Raises `QueueFullError`.
+        """Write the last frames when `seal` says that they may leave; pings meanwhile.
 
         What they will be is tried on a copy of the encoder: until they leave, the answer can still end with an error.
         """
@@ -227,7 +231,7 @@ class _Flow:
         told: Terminal = Failed(ShutdownError()) if sealing.cancelled() else sealing.result()
         last, told = self._last_frames(formatter, told)
         if frames := b"".join(last):
-            await self._target.put(frames, len(frames))
+            self._target.hand(frames, len(frames))  # room or not: the record has it that the answer ended so
         return told
 
     def _last_frames(self, formatter: ClientFormatter, terminal: Terminal) -> tuple[list[bytes], Terminal]:

@@ -124,12 +124,12 @@ async def test_an_illegal_stream_does_not_leave() -> None:
 
 
 async def test_a_reader_that_does_not_read_ends_in_the_terminal_item() -> None:
-    """The breaker's error is what the stream ended with."""
+    """The breaker's error is what the stream ended with, after all that was written, room or not."""
     source, frames = queue(), queue(max_items=1)
     frames.offer(b"unread", 6)
     source.offer(t("a"), 1)
     await make().process(source, frames, obs=OBS)
-    assert await frames.get() == b"unread"
+    assert [await frames.get() for _ in range(3)] == [b"unread", b"[a]", b"error:The client did not take the answer in time."]
     item = await frames.get()
     assert isinstance(item, Failed)
     assert isinstance(item.error, QueueFullError)

@@ -46,6 +46,9 @@ bearer = "{_CLIENT}"
 
 [auth.openapi.operatorKey]
 bearer = "{_OPERATOR}"
+
+[checks.negative_data_rejection]
+expected-statuses = [400, 401, 403, 404, 405, 406, 409, 413, 415, 422, 428, 429, 431]
 """
 
 

@@ -17,6 +17,28 @@ TestAnswers.settings = settings(
 )
 
 
+@pytest.mark.parametrize("backend", ["openai", "anthropic"])
+@pytest.mark.parametrize("client", ["openai", "anthropic", "responses"])
+def test_a_client_that_reads_again_too_late_is_told_that_the_answer_failed(client: str, backend: str) -> None:
+    """After `queue_timeout` and before `send_timeout`: all that was written for it comes, and the error of its format."""
+    machine = AnswerMachine()
+    machine.begin(client=client, backend=backend, stream=True, text="observe", thinking="pass", call="pass", opened=True)
+    try:
+        machine.the_client_stops_or_begins_to_read()
+        machine.it_says_a_lot(packets=60)
+        machine.time_passes(seconds=22.0)
+        machine.the_client_stops_or_begins_to_read()
+        machine.time_passes(seconds=1.0)
+        machine.it_ends_once()
+        assert machine.task.done()
+        assert machine.client.watch.complete
+        assert machine.client.watch.finish() == []
+        assert [end.ending for end in machine.recorder.ended] == ["failed"]
+        assert b"The client did not take the answer in time." in machine.client.bytes
+    finally:
+        machine.teardown()
+
+
 @pytest.mark.broken_off
 @pytest.mark.parametrize("client", ["openai", "anthropic", "responses"])
 def test_a_client_that_does_not_read_stops_the_reading_of_the_provider(client: str) -> None:
