@@ -156,9 +156,9 @@ class Closing:
         self.error = error
         if self.ending == "failed":
             # %r: a provider's message may hold line breaks, and none of them may begin a line of this log.
-            _log.warning(
-                "transaction %s, model %r: %s %s: %r", self.log.begin.id, self.model, error.status, error.type, error.message
-            )
+            detail = f" ({error.detail})" if error.detail else ""
+            said = (self.log.begin.id, self.model, error.status, error.type, error.message, detail)
+            _log.warning("transaction %s, model %r: %s %s: %r%s", *said)
 
     def _end(self) -> EndRecord:
         error = self.error

@@ -63,6 +63,10 @@ class ApiError(Exception):
     """
 
     status: int = 500
+    is_logged: bool = False
+    """What made it is in the log already."""
+    detail: str = ""
+    """What the log says beside the message, and nobody else is told."""
 
     def __init__(
         self,

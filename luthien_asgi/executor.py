@@ -316,7 +316,7 @@ def _internal() -> ApiError:
 def as_failure(error: Exception) -> ApiError:
     """Return what the client is told about an exception; the details of an unexpected one go to the log only."""
     if isinstance(error, ApiError):
-        if error.__cause__ is not None and not isinstance(error, BackendError):
+        if error.__cause__ is not None and not (error.is_logged or isinstance(error, BackendError)):
             _log.error("%s", error.message, exc_info=error.__cause__)
         return error
     _log.error("unexpected failure while an answer was processed", exc_info=error)

@@ -147,6 +147,13 @@ def auth_of(config: Config) -> Auth | None:
     return LoopbackGuard() if config.spends_server_keys else None
 
 
+def check_keys_stay(config: Config, before: Config) -> None:
+    """Raise `ConfigError` where clients needed a key before and would need none: that is no change for a server that runs."""
+    if before.auth is not None and config.auth is None:
+        msg = f"{config.file}: auth: clients need a key until now and would need none: only a start of the server takes that"
+        raise ConfigError(msg)
+
+
 def kept(config: Config, before: Config) -> tuple[Config, list[str]]:
     """Return a configuration as it can be taken while another one runs, and what of it counts from the next start only."""
     waits = []

@@ -103,7 +103,7 @@ class HookCaller:
         except (ApiError, KeyboardInterrupt):
             raise
         except BaseException as error:  # a plain hook that ends this process, or says that it was cancelled, has failed
-            raise _failed(plan, hook) from error
+            raise self._failed(plan, hook, error) from error
 
     async def finish(self, plan: PolicyPlan, hook: Hook, result: Any) -> Any:  # noqa: ANN401 - what the hook returns
         """Return what a hook returned in the end. Raises like `call`."""
@@ -126,11 +126,11 @@ class HookCaller:
             raise _late(plan, hook) from error
         except BlockingIOError as error:
             if not isinstance(result, _InThread):
-                raise _failed(plan, hook) from error
+                raise self._failed(plan, hook, error) from error
             msg = f"The policy {plan.name} could not be asked in {hook.__name__}: hooks that do not end hold every thread."
             raise PolicyTimeout(msg) from error
         except Exception as error:
-            raise _failed(plan, hook) from error
+            raise self._failed(plan, hook, error) from error
 
     def drawn(self, plan: PolicyPlan, hook: Hook, given: Iterable[Any]) -> list[Any]:
         """Return what a hook's iterable gives: a generator is a hook that is still at work.
@@ -147,13 +147,21 @@ class HookCaller:
         except (ApiError, KeyboardInterrupt):
             raise
         except BaseException as error:
-            raise _failed(plan, hook) from error
+            raise self._failed(plan, hook, error) from error
         if monotonic() > limit:
             raise _late(plan, hook)
         if len(found) > self.items:
             msg = f"The policy {plan.name} returned more than {self.items} items from {hook.__name__} (hook_items)."
             raise PolicyError(msg)
         return found
+
+    def _failed(self, plan: PolicyPlan, hook: Hook, error: BaseException) -> PolicyError:
+        """Return what is told of a hook that raised; what it raised goes to the log, whether its errors pass or not."""
+        failure = PolicyError(f"The policy {plan.name} failed in {hook.__name__}.")
+        failure.is_logged = True
+        about = f" (transaction {self._log.begin.id})" if self._log is not None else ""
+        _log.error("%s%s", failure.message, about, exc_info=error)
+        return failure
 
     def _give_up(self, plan: PolicyPlan, hook: Hook, left: Sequence[object]) -> None:
         self._abandoned.count += 1
@@ -210,10 +218,6 @@ def _place(hook: Hook) -> str:
     """Return where a hook's code begins."""
     code = getattr(inspect.unwrap(hook), "__code__", None)
     return f"{code.co_filename}:{code.co_firstlineno}" if code is not None else "not Python code"
-
-
-def _failed(plan: PolicyPlan, hook: Hook) -> PolicyError:
-    return PolicyError(f"The policy {plan.name} failed in {hook.__name__}.")
 
 
 def _cancelled(plan: PolicyPlan, hook: Hook) -> PolicyError:

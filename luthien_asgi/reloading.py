@@ -23,7 +23,7 @@ from typing import Any, Final
 from luthien_asgi.compose import policies_of
 from luthien_asgi.config import Config, load
 from luthien_asgi.errors import ConfigError
-from luthien_asgi.generations import Generations, kept
+from luthien_asgi.generations import Generations, check_keys_stay, kept
 from luthien_asgi.key_file import read_key
 from luthien_asgi.logs import logger_of
 from luthien_asgi.yaml_lines import text_of
@@ -122,6 +122,8 @@ class Reloader:
             config = await asyncio.to_thread(load, self._path)
             before = self._generations.current.config
             if changed_only and config.version == before.version:
+                if self.refused_at is not None:
+                    _log.warning("%s is good again: the configuration %s stays", self._path, before.version)
                 self.refused_at = None
             else:
                 await self._take(config, before)
@@ -136,6 +138,7 @@ class Reloader:
     async def _take(self, config: Config, before: Config) -> None:
         if complaint := self._refuses(config):
             raise ConfigError(f"{config.file}: {complaint}")
+        check_keys_stay(config, before)
         config, waits = kept(config, before)
         await self._generations.take(config)
         self._took(config)

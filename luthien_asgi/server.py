@@ -50,6 +50,8 @@ def create_app(config: Config, *, patience: float = math.inf, follow: bool = Fal
     """
     from luthien_asgi.generations import Generations
 
+    if follow:
+        _own_this_process()
     return Gateway(Generations(config, _fallback), patience=patience, follow=follow)
 
 
@@ -152,6 +154,15 @@ def _is_local(client: Sequence[Any] | None) -> bool:
         return False
 
 
+def _own_this_process() -> None:
+    """Keep LiteLLM from looking for secrets in what providers say: a hostile error of 20 KB stops the event loop for seconds.
+
+    Here nobody but the gateway uses LiteLLM, whose log is off, and errors are scrubbed before they go anywhere. In the process of
+    a host its own calls may need it.
+    """
+    os.environ.setdefault("LITELLM_DISABLE_REDACT_SECRETS", "true")
+
+
 def preload(*, tokenizer: bool = True) -> None:
     """Import everything now: for a master process that forks its workers, which then share the seconds and the memory it takes.
 
@@ -159,6 +170,7 @@ def preload(*, tokenizer: bool = True) -> None:
     collector that went through it would write to its pages, and each worker would have them for itself. `tokenizer` is the table
     that LiteLLM wants for every provider but OpenAI and Azure, 110 MB.
     """
+    _own_this_process()
     import luthien_asgi.config  # with the policies, the recorder and the wires
     import luthien_asgi.middleware  # noqa: F401 - with the engine
     from luthien_asgi.backend.hygiene import load_now

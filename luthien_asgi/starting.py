@@ -13,6 +13,7 @@ from typing import Final, Protocol, TypeVar
 
 from luthien_asgi.config import Config, load
 from luthien_asgi.errors import ConfigError
+from luthien_asgi.generations import check_keys_stay
 from luthien_asgi.last_good import Kept, LastGood
 from luthien_asgi.logs import logger_of
 
@@ -36,16 +37,26 @@ async def started(path: str, make: Callable[[Config, str], _Gateway], last_good:
     `make` makes it of a configuration and of what is wrong with the file, where the configuration is not the file's. Raises what
     is wrong with the file where there is no good configuration to start with.
     """
+    kept = last_good.read(path)
     try:
         config = load(path)
+        if kept is not None:
+            _check_keys_stay(config, kept)
         gateway = await _opened(make(config, ""))
     except Exception as error:
-        kept = last_good.read(path)
         if kept is None:
             raise
         return await _started_with(kept, make, error)
     keep(config, last_good)
     return gateway
+
+
+def _check_keys_stay(config: Config, kept: Kept) -> None:
+    try:
+        before = load(kept.file, kept=kept.texts)
+    except ConfigError:
+        return  # what it took from the environment is gone
+    check_keys_stay(config, before)
 
 
 def keep(config: Config, last_good: LastGood) -> None:

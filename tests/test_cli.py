@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import inspect
 import json
 import os
@@ -47,9 +48,9 @@ def ran(*arguments: str, expect: int = 0) -> subprocess.CompletedProcess[str]:
 
 
 @contextlib.asynccontextmanager
-async def running(*arguments: str) -> AsyncIterator[asyncio.subprocess.Process]:
+async def running(*arguments: str, cwd: Path | None = None) -> AsyncIterator[asyncio.subprocess.Process]:
     """Run the command line while the block runs; it does not outlive it."""
-    process = await asyncio.create_subprocess_exec(*COMMAND, *arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    process = await asyncio.create_subprocess_exec(*COMMAND, *arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=cwd)
     try:
         yield process
     finally:
@@ -473,14 +474,27 @@ async def test_serve_answers_and_lets_an_answer_end_when_asked_to_stop(tmp_path:
 
 
 @pytest.mark.servers
+async def _opened_for_writing(pipe: Path) -> int:
+    """Return a descriptor of a named pipe, once it is read on the other side."""
+    async with asyncio.timeout(START_SECONDS):
+        while True:
+            try:
+                return os.open(pipe, os.O_WRONLY | os.O_NONBLOCK)
+            except OSError as error:
+                if error.errno != errno.ENXIO:
+                    raise
+            await asyncio.sleep(0.01)
+
+
 async def test_ctrl_c_before_the_server_is_up_is_status_130(tmp_path: Path) -> None:
-    """Without a traceback."""
-    file = tmp_path / "luthien.yaml"
-    os.mkfifo(file)
-    async with running("serve", "--config", str(file), "--port", "0") as process:
-        async with asyncio.timeout(START_SECONDS):
-            opened = await asyncio.to_thread(file.open, "w")  # once it is read on the other side
-        with opened:
+    """Without a traceback; it is at a policy's module, which takes its time."""
+    file, waits = tmp_path / "luthien.yaml", tmp_path / "waits"
+    os.mkfifo(waits)
+    (tmp_path / "slow_module.py").write_text(f"open({str(waits)!r}).read()")
+    file.write_text(json.dumps({"model_list": [], "policy": [{"class": "slow_module.Slow"}]}))
+    async with running("serve", "--config", str(file), "--port", "0", cwd=tmp_path) as process:
+        opened = await _opened_for_writing(waits)
+        with os.fdopen(opened, "w"):
             async with asyncio.timeout(START_SECONDS), asyncio.TaskGroup() as tasks:
                 output = tasks.create_task(process.communicate())
                 while not output.done():

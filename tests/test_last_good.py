@@ -299,6 +299,17 @@ async def test_a_key_that_changed_counts_with_the_file_that_names_it(home: Home,
         assert (await second.state("another-key-0123"))[2] == 401
 
 
+async def test_a_file_without_keys_is_a_bad_one_where_there_were_some(home: Home, shared: LastGood) -> None:
+    """As for a reload: who has no key is refused by a worker that starts, too."""
+    async with worker(shared) as first:
+        version = (await first.state())[0]
+        home.content.pop("auth")
+        home.write()
+    async with worker(shared) as second:
+        assert await second.state() == (version, True, 200)
+        assert (await second.state("another-key-0123"))[2] == 401
+
+
 async def test_what_was_taken_later_is_started_with(home: Home, shared: LastGood) -> None:
     """By a reload, and by another process."""
     async with worker(shared) as first:

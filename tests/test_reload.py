@@ -268,6 +268,18 @@ async def test_keys_are_revoked_by_a_reload(file: File) -> None:
         assert await server.text(headers=second) == "Hello"
 
 
+async def test_no_reload_takes_the_need_of_a_key_away(file: File) -> None:
+    """Who has none is refused as before; a start of the server takes such a file."""
+    file.write(auth={"keys": ["client-key-number-1"]})
+    async with running(file) as server:
+        file.write(auth=None)
+        assert "auth: clients need a key until now and would need none" in await server.reload()
+        async with server.request("fast") as response:
+            assert response.status == 401
+    async with running(file) as server:
+        assert await server.text() == "Hello"
+
+
 async def test_what_cannot_change_while_it_runs_is_named(file: File, caplog: pytest.LogCaptureFixture) -> None:
     """The rest is taken."""
     file.write(server={"port": 4000})

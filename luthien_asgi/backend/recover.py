@@ -32,6 +32,8 @@ _HEADERS: Final = frozenset(
     {"apim-request-id", "request-id", "retry-after", "retry-after-ms", "x-ms-region", "x-request-id", "x-should-retry"}
 )
 _HEADER_STARTS: Final = ("anthropic-", "openai-", "x-ratelimit-")
+_LONGEST_DETAIL: Final = 500
+"""Characters of what a connection failed with, for the log."""
 _TIMEOUTS: Final = ("Timeout",)
 _UNREACHABLE: Final = ("could not reach the provider", "the connection to the provider broke off")
 _CONNECT_NAMES: Final = ("Connect", "gaierror", "SSL", "Certificate", "Proxy", "InvalidURL", "UnsupportedProtocol")
@@ -173,7 +175,9 @@ def network_error(error: BaseException) -> BackendError | None:
             return BackendTimeout("the provider did not answer in time")
         if isinstance(cause, OSError) or module in _NETWORK_MODULES:
             unreachable = isinstance(cause, ConnectionRefusedError) or any(part in name for part in _CONNECT_NAMES)
-            return BackendError(_UNREACHABLE[0 if unreachable else 1])
+            failed = BackendError(_UNREACHABLE[0 if unreachable else 1])
+            failed.detail = f"{name}: {cause}"[:_LONGEST_DETAIL]
+            return failed
     return None
 
 

@@ -13,6 +13,7 @@ from lab_table import GROUPS
 DOCUMENT: Final = Path(__file__).parents[2] / "docs" / "faults.md"
 BEGIN: Final = "<!-- written by tests/faults/run.py --markdown -->"
 END: Final = "<!-- end -->"
+_TITLES: Final = {"provider": "Providers", "client": "Clients", "policy": "Policies", "recorder": "Recorders"}
 FORMS: Final = tuple((wire, stream) for wire in WIRES for stream in (True, False))
 
 
@@ -44,7 +45,7 @@ def document(rows: Sequence[Row], cells: Sequence[Cell], servers: Sequence[str])
     """Return the matrix as Markdown."""
     marks, lines = _marks(cells), []
     for group in GROUPS:
-        lines += [f"### {group.capitalize()}s", "", f"| fault | {' | '.join(servers)} |", "| --- |" + " --- |" * len(servers)]
+        lines += [f"### {_TITLES[group]}", "", f"| fault | {' | '.join(servers)} |", "| --- |" + " --- |" * len(servers)]
         for row in rows:
             if row.group == group:
                 shown = (_shown(marks, row, server).replace(" ", "-") for server in servers)
