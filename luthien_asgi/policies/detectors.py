@@ -191,9 +191,11 @@ _IBAN: Final = "|".join(
 _COUNTRY: Final = "[A-Za-z][A-Za-z][0-9][0-9]"
 _COUNTRY_BEGINS: Final = r"[A-Za-z](?:[A-Za-z](?:[0-9](?:[0-9]|\Z)|\Z)|\Z)"
 _KEY: Final = f"(?={FIRST}{SECOND})"
+_LOCAL: Final = r"[\w.+'-]{0,127}+(?:%(?!40)[\w.+'-]{0,127}+){0,7}+"
+"""Of the part before the `@`: no place in it is tried twice, because `%40` ends it."""
 _EMAIL: Final = (
-    r"(?=\w)(?<!\w)(?:(?<=\\)[nrt])?+"
-    r"(?P<value>(?!git@)\w[\w.+%'-]{0,127}(?:@|%40)(?:[\w-]{1,63}\.){1,8}(?:xn--[\w-]{1,59}|[^\W\d_]{2,63}))"
+    rf"(?=\w)(?<!\w)(?:(?<=\\)[nrt])?+(?P<value>(?!git@)\w{_LOCAL}(?:%40{_LOCAL})?"
+    r"(?:@|%40)(?=[\w.-]{1,520}?\.(?:xn--|[^\W\d_]{2}))(?:[\w-]{1,63}+\.){1,8}(?:xn--[\w-]{1,59}|[^\W\d_]{2,63}))"
 )
 _SEPARATED_DIGIT: Final = rf"(?:[  .()/{_DASH}]{{0,3}}\d)"
 _INTERNATIONAL: Final = rf"(?=[+0])(?:(?<![\w+])|(?<=\\[nrt]))(?P<value>(?:\+ ?\(?|00)[1-9]{_SEPARATED_DIGIT}{{6,14}})(?!\d)"

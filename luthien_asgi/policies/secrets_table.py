@@ -27,7 +27,7 @@ KEYS: Final[Mapping[str, str]] = {
     "Hugging Face": r"(?:hf|api_org)_[A-Za-z0-9]{20,}",
     "SendGrid": r"SG\.[A-Za-z0-9_-]{16,}\.[A-Za-z0-9_-]{16,}",
     "Twilio": r"(?:AC|SK)[0-9a-f]{32}(?![A-Za-z0-9])",
-    "JWT": r"eyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{4,}(?:\.[A-Za-z0-9_-]*){1,3}",
+    "JWT": r"eyJ(?:(?<![A-Za-z0-9_-]eyJ)[A-Za-z0-9_-]{8,}+|[A-Za-z0-9_-]{8,1024}+)\.[A-Za-z0-9_-]{4,}+(?:\.[A-Za-z0-9_-]*){1,3}",
     "Groq, xAI, Perplexity, NVIDIA, Replicate, Fireworks": r"(?:gsk_|xai-|pplx-|nvapi-|r8_|fw_)[A-Za-z0-9_-]{20,}",
     "DigitalOcean, Databricks": r"do[oprt]_v1_[0-9a-f]{32,}|dapi[0-9a-f]{32}(?:-\d)?",
     "Shopify, Square": r"shp(?:at|ca|pa|ss)_[0-9a-fA-F]{32}|sq0(?:atp|csp)-[A-Za-z0-9_-]{22,}",
@@ -52,7 +52,7 @@ GLUED: Final[Mapping[str, str]] = {
     "npm, PyPI": r"npm_(?=[A-Za-z]{0,35}[0-9])[A-Za-z0-9]{36}(?![A-Za-z0-9_])|pypi-AgEI[A-Za-z0-9_-]{32,}",
     "Hugging Face": r"hf_[A-Za-z0-9]{34}(?![A-Za-z0-9_])",
     "SendGrid": r"SG\.[A-Za-z0-9_-]{22}\.[A-Za-z0-9_-]{43}(?![A-Za-z0-9_-])",
-    "JWT": r"eyJ[A-Za-z0-9_-]{8,256}\.eyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{16,}",
+    "JWT": r"eyJ[A-Za-z0-9_-]{8,256}+\.eyJ[A-Za-z0-9_-]{8,}+\.[A-Za-z0-9_-]{16,}",
     "Groq, xAI, Perplexity, NVIDIA": r"(?:gsk_|xai-|pplx-)(?=[A-Za-z]{0,39}[0-9])[A-Za-z0-9]{40,}|nvapi-[A-Za-z0-9_-]{60,}",
     "DigitalOcean, Shopify, Docker": r"do[oprt]_v1_[0-9a-f]{64}|shp(?:at|ca|pa|ss)_[0-9a-fA-F]{32}(?![A-Za-z0-9])"
     r"|dckr_(?:pat|oat)_[A-Za-z0-9_-]{20,}",

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import re
+import time
 from typing import Any, Final
 
 import pytest
@@ -131,6 +132,9 @@ def test_a_value_is_masked_whole(kind: str, value: str, around: str) -> None:
         ("4111 1111 1111 1111 12", "‹card 19› 12"),
         ("12 4111 1111 1111 1111 and 5555555555554444", "12 ‹card 19› and ‹card 16›"),
         ("<mailto:a@x.io>, b@y.io. alice%40example.com", "<mailto:‹email 6›>, ‹email 6›. ‹email 19›"),
+        ("a%40b%40c.org, a%40b@c.org, a%20b%40c.org", "‹email 13›, ‹email 11›, ‹email 13›"),
+        ("a%40b.org%40c", "‹email 9›%40c"),
+        ("x=eyJhbGciOiJub25lIn0.e30xx.; token-eyJhbGciOiJub25lIn0.e30xx.", "x=‹api_key 26›; token-‹api_key 26›"),
         ("DE89 3704 0044 0532 0130 00 is mine", "‹iban 27› is mine"),
         (f"a {PEM[:150]}", "a ‹private_key 150›"),
         (f"{PEM[:150]}. And on.", "‹private_key 150›. And on."),
@@ -157,12 +161,16 @@ def test_kinds_that_are_not_named_are_left_alone() -> None:
     assert Detectors(["card"]).masked(text, shown) == "alice@example.com ‹card 16›"
 
 
+RATIOS: Final = {"email": 12, "api_key": 30}
+"""How much more than prose the dearest text may take."""
+
+
 @given(
     parts=st.lists(
         st.one_of(
             st.sampled_from([value for _, value in VALUES if len(value) < 80]),
             st.sampled_from([*GLUED, *WORDS]),
-            st.sampled_from([*LEFT_ALONE, PEM, PEM[:120], PEM[60:]]),
+            st.sampled_from(["a%40", "%40b.org", "%20", *LEFT_ALONE, PEM, PEM[:120], PEM[60:]]),
             st.text('a1@.+-_ \n:\\n"4é😀', max_size=8),
         ),
         max_size=4,
@@ -197,6 +205,32 @@ def test_no_text_takes_long(text: str) -> None:
     """A hundred thousand characters of what the expressions begin with: the searches end within their time."""
     for start in ("", "-----BEGIN PRIVATE KEY-----\n"):
         Detectors(KINDS).masked(start + text * (100_000 // len(text)), shown)
+
+
+@pytest.mark.parametrize(
+    ("kind", "text"),
+    [
+        ("email", "%40a.a.a.a.a.a.a.a."),
+        ("email", "%401a.1a.1a.1a.1a.1a.1a.1a."),
+        ("email", "a.b-c+d"),
+        ("email", "a%2a."),
+        ("api_key", "eyJ-"),
+    ],
+)
+def test_a_text_made_for_it_costs_little_more_than_prose(kind: str, text: str) -> None:
+    """Per character, where nothing is found: no place is tried again and again."""
+    detectors = Detectors([kind])
+
+    def cost(text: str) -> float:
+        began = time.thread_time()
+        assert detectors.masked(text, shown) == text
+        return time.thread_time() - began
+
+    prose = "The quick brown fox jumps over it, and really. "
+    hint = {"email": "@ ", "api_key": "eyJ "}[kind]
+    usual = min(cost(hint + prose * (60_000 // len(prose))) for _ in range(3))
+    hard = min(cost(hint + text * (60_000 // len(text))) for _ in range(3))
+    assert hard < RATIOS[kind] * usual
 
 
 def test_numbers_of_a_country_need_the_library() -> None:
