@@ -23,7 +23,7 @@ from luthien_asgi.hook_run import CallTimes, ForeignCall, LateCall, keep, keepal
 from luthien_asgi.hook_threads import HookThreads, ThreadJob
 from luthien_asgi.logs import logger_of
 from luthien_asgi.plans import Hook, PolicyPlan
-from luthien_asgi.policy import is_blocking
+from luthien_asgi.policy import ThreadWork, is_blocking
 from luthien_asgi.recorder import Transaction
 from luthien_asgi.telemetry_names import POLICY_ABANDONED
 
@@ -109,6 +109,8 @@ class HookCaller:
         """Return what a hook returned in the end. Raises like `call`."""
         if not inspect.isawaitable(result):
             return result
+        if isinstance(result, ThreadWork):
+            result = _InThread(self._threads, result.call, plan.timeout or self._timeout, stop=result.stop)
         times = CallTimes(plan.timeout or self._timeout, longest=self._longest, grace=self._grace)
         call = ForeignCall(result, times, lambda left: self._give_up(plan, hook, left))
         try:
@@ -186,10 +188,13 @@ class HookCaller:
 class _InThread:
     """A hook on its way to a thread, or in one: something to wait for."""
 
-    def __init__(self, threads: HookThreads, call: Callable[[], Any], limit: float) -> None:
+    def __init__(
+        self, threads: HookThreads, call: Callable[[], Any], limit: float, *, stop: Callable[[], None] | None = None
+    ) -> None:
         self._threads = threads
         self._call = call
         self._limit = limit
+        self._stop = stop
         self._job: ThreadJob | None = None
 
     def __await__(self) -> Generator[Any, Any, Any]:
@@ -199,7 +204,11 @@ class _InThread:
         context = copy_context()  # here, because the hook's deadline is in it
         job = self._job = ThreadJob(lambda: context.run(self._call), limit=self._limit)
         context.run(tell_too, job.touch)
-        result = await self._threads.run(job)
+        try:
+            result = await self._threads.run(job)
+        finally:
+            if self._stop is not None:
+                self._stop()
         if inspect.isawaitable(result):
             getattr(result, "close", result.__await__)()
             msg = "a hook that is marked as blocking returned something to wait for"

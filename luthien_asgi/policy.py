@@ -7,9 +7,10 @@ opinion". One policy object serves all requests at once: its fields are configur
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+import asyncio
+from collections.abc import Awaitable, Callable, Collection, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, TypeVar
 
 from luthien_asgi.blocks import Block, BlockKind
 from luthien_asgi.chunks import Chunk
@@ -33,6 +34,7 @@ __all__ = [
     "Replace",
     "Resample",
     "Stop",
+    "ThreadWork",
     "Transform",
     "Verdict",
     "blocking",
@@ -70,6 +72,29 @@ def blocking(hook: _Hook) -> _Hook:
 def is_blocking(hook: Callable[..., Any]) -> bool:
     """Tell whether a hook was marked with `@blocking`."""
     return bool(getattr(hook, _BLOCKING, False))
+
+
+_Result = TypeVar("_Result")
+
+
+class ThreadWork(Generic[_Result]):
+    """What a plain hook returns whose work may be small or large, when it is large: the work, for a thread of the hooks.
+
+    `call` does it and returns what the hook would have; `stop` is called when nobody waits for it any more, and has it end.
+    """
+
+    __slots__ = ("call", "stop")
+
+    def __init__(self, call: Callable[[], _Result], stop: Callable[[], None]) -> None:
+        self.call = call
+        self.stop = stop
+
+    def __await__(self) -> Generator[Any, Any, _Result]:
+        """Wait for it outside of the hooks' own threads, where something else than their caller does."""
+        try:
+            return (yield from asyncio.to_thread(self.call).__await__())
+        finally:
+            self.stop()
 
 
 class Policy:

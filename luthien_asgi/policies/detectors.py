@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from itertools import accumulate, pairwise
 from typing import Any, Final
 
+from luthien_asgi.policies.search_time import SearchTime
 from luthien_asgi.policies.secrets_table import FIRST, GLUED, HINT, KEYS, NAMED_KEYS, PRIVATE_KEY, SECOND
 from luthien_asgi.policies.windows import PatternRule, Rules, pattern_rule
 
@@ -25,6 +26,9 @@ _Row = tuple[str, str, str, str | None, Spans]
 
 _LEFT: Final = r"(?<!(?<!\\|%[0-9A-Fa-f])[A-Za-z0-9])"
 """No letter or digit before it, unless that of an escape."""
+_PART: Final = 65_536
+_HINT_SIZE: Final = 256
+"""Characters of a text that are looked at in one go for a hint, and no hint has more."""
 _DASH: Final = r"\-‐-–"
 
 
@@ -37,6 +41,11 @@ class _Detector:
     hint: re.Pattern[str]
     """What every text with such a value matches: looked for first in a whole text."""
     spans: Spans
+
+    def may_be_in(self, text: str) -> bool:
+        """Tell whether a text may have such a value. A long one is looked at in parts, for threads to take turns."""
+        places = range(0, len(text), _PART)
+        return any(self.hint.search(text, place, place + _PART + _HINT_SIZE) is not None for place in places)
 
     def masking(self, make: Make) -> PatternRule:
         """Return the rule that puts something in the place of each value."""
@@ -60,13 +69,15 @@ class Detectors:
 
     def rules(self, make: Make, text: str | None = None) -> Rules:
         """Return the rules that mask; with a text, those of them alone that may find something in it."""
-        return Rules([each.masking(make) for each in self._detectors if text is None or each.hint.search(text)])
+        return Rules([each.masking(make) for each in self._detectors if text is None or each.may_be_in(text)])
 
-    def masked(self, text: str, make: Make) -> str:
-        """Return a whole text with its values masked."""
-        if not any(each.hint.search(text) for each in self._detectors):
+    def masked(self, text: str, make: Make, shared: SearchTime | None = None) -> str:
+        """Return a whole text with its values masked. Raises `TimeoutError` when it takes too long."""
+        if shared is not None:
+            shared.left()
+        if not any(each.may_be_in(text) for each in self._detectors):
             return text
-        return self.rules(make, text).whole(text)
+        return self.rules(make, text).whole(text, shared)
 
 
 def _built(kind: str, source: str, hint: str, starts: str | None, spans: Spans) -> _Detector:

@@ -16,8 +16,9 @@ from luthien_asgi.policies.direction import Where, checked_where, look
 from luthien_asgi.policies.flow import through
 from luthien_asgi.policies.placeholders import Originals, Placeholders
 from luthien_asgi.policies.request_texts import with_changed_texts
+from luthien_asgi.policies.search_time import SearchTime, searched, size_of
 from luthien_asgi.policies.windows import Rules, TextWindow
-from luthien_asgi.policy import Allow, Deny, Handling, Hold, Policy, Replace, Transform
+from luthien_asgi.policy import Allow, Deny, Handling, Hold, Policy, Replace, ThreadWork, Transform
 from luthien_asgi.request import ChatRequest
 from luthien_asgi.runs import Run
 
@@ -70,6 +71,10 @@ class Redact(Policy):
     blocks of tools that ran at the provider; a request with such thinking is refused. With `thinking: pass` thinking is not
     looked at. Denied thinking takes the tool calls after it with it. `message` is what the client sees instead.
 
+    A request of more than 32 768 characters is searched in one of the threads of the hooks (`policy_threads`). All searches of
+    a request share one time: two seconds, and four for each million characters, twenty at most; ordinary text needs less than
+    one for a million. A request that takes longer is refused.
+
     `mask` does the same to any text, for a record: `JsonlRecorder(path, mask=policy.mask)`.
     """
 
@@ -107,12 +112,19 @@ class Redact(Policy):
 
     # --- the request -----------------------------------------------------------------------------------------------------
 
-    def on_request(self, request: ChatRequest, ctx: PolicyContext) -> ChatRequest | Deny | None:
-        """Mask what goes to the provider, and note what the placeholders stand for."""
-        thinking = (block.text for block in request.blocks() if block.kind == "thinking")
-        if self._judges_thinking and any(self._tells(text) for text in thinking):
-            return Deny(self._message, reason="thinking in the request holds a value that is masked")
+    def on_request(
+        self, request: ChatRequest, ctx: PolicyContext
+    ) -> ThreadWork[ChatRequest | Deny | None] | ChatRequest | Deny | None:
+        """Mask what goes to the provider, and note what the placeholders stand for. A large request is searched in a thread."""
         originals = ctx.state(self._transaction).originals
+        return searched(
+            type(self).__name__, size_of(request.body), lambda shared: self._masked_request(request, originals, shared)
+        )
+
+    def _masked_request(self, request: ChatRequest, originals: Originals, shared: SearchTime) -> ChatRequest | Deny | None:
+        thinking = (block.text for block in request.blocks() if block.kind == "thinking")
+        if self._judges_thinking and any(self._tells(text, shared) for text in thinking):
+            return Deny(self._message, reason="thinking in the request holds a value that is masked")
 
         def make(kind: str, value: str) -> str:
             placeholder = self._placeholder(kind, value)
@@ -121,7 +133,7 @@ class Redact(Policy):
             return placeholder
 
         def mask(text: str) -> str:
-            return self._detectors.masked(text, make)
+            return self._detectors.masked(text, make, shared)
 
         return _with_masked_fields(with_changed_texts(request, mask, kinds=_IN_REQUESTS, keys=True), mask)
 
@@ -177,8 +189,8 @@ class Redact(Policy):
     def _denial(self, what: str) -> Deny:
         return Deny(self._message, reason=f"a {what} holds a value that is masked")
 
-    def _tells(self, text: str) -> bool:
-        return self.mask(text) != text
+    def _tells(self, text: str, shared: SearchTime | None = None) -> bool:
+        return self._detectors.masked(text, self._placeholder, shared) != text
 
     def _placeholder(self, kind: str, value: str) -> str:
         return value if value in self._keep else self._placeholders.of(kind, value)

@@ -19,6 +19,7 @@ from typing import Any, Final, Protocol
 
 from luthien_asgi.halves import ends_in_half, joined
 from luthien_asgi.policies.probes import probe_of, split_flags
+from luthien_asgi.policies.search_time import SearchTime
 
 __all__ = ["LiteralRule", "PatternRule", "Replacement", "Rule", "Rules", "TextWindow", "pattern_rule"]
 
@@ -61,8 +62,8 @@ class Window(Protocol):
 class Rule(Protocol):
     """One substitution."""
 
-    def window(self) -> Window:
-        """Return a window for one text."""
+    def window(self, shared: SearchTime | None = None) -> Window:
+        """Return a window for one text, whose searches may share a time with others."""
         ...
 
 
@@ -76,7 +77,7 @@ class LiteralRule:
     old: str
     new: str
 
-    def window(self) -> Window:
+    def window(self, shared: SearchTime | None = None) -> Window:  # noqa: ARG002 - it takes what the text's length takes
         """Return a window for one text."""
         return _LiteralWindow(self.old, self.new)
 
@@ -136,9 +137,9 @@ class PatternRule:
     """What a text matches in which a match may begin, where that is known: quicker than the expression. The text has the last
     characters before it at its front, and what may be the beginning of a beginning at its end has to match too."""
 
-    def window(self) -> Window:
+    def window(self, shared: SearchTime | None = None) -> Window:
         """Return a window for one text."""
-        return _PatternWindow(self)
+        return _PatternWindow(self, shared)
 
 
 def pattern_rule(source: str, new: Replacement, starts: str | None = None) -> PatternRule:
@@ -177,8 +178,9 @@ _NEVER: Final = "(*PRUNE)(*FAIL)"
 
 
 class _PatternWindow:
-    def __init__(self, rule: PatternRule) -> None:
+    def __init__(self, rule: PatternRule, shared: SearchTime | None) -> None:
         self._rule = rule
+        self._shared = shared
         self._text = ""
         """What was kept back, after as much of the text before it as the expression looks at."""
         self._place = 0
@@ -215,7 +217,7 @@ class _PatternWindow:
     def _settle(self, *, last: bool) -> str:
         """Return what is settled. Raises `TimeoutError` when the expression takes too long."""
         text = self._text + "".join(self._added)
-        search = _Search(self._rule, text)
+        search = _Search(self._rule, text, self._shared)
         out: list[str] = []
         place, limit = self._place, -1
         while True:
@@ -243,10 +245,11 @@ class _PatternWindow:
 
 
 class _Search:
-    """The searches in one text, which share a time."""
+    """The searches in one text, which share a time, perhaps with those in others."""
 
-    def __init__(self, rule: PatternRule, text: str) -> None:
+    def __init__(self, rule: PatternRule, text: str, shared: SearchTime | None) -> None:
         self._rule = rule
+        self._shared = shared
         self._text = text
         self._deadline = time.monotonic() + _SEARCH_TIME + len(text) * _SEARCH_TIME_A_CHARACTER
 
@@ -263,7 +266,8 @@ class _Search:
         return start
 
     def _left(self) -> float:
-        return max(self._deadline - time.monotonic(), 0.001)
+        left = max(self._deadline - time.monotonic(), 0.001)
+        return left if self._shared is None else min(left, self._shared.left())
 
 
 # --- several rules ---------------------------------------------------------------------------------------------------------
@@ -280,17 +284,17 @@ class Rules:
         """Return these rules and others after them."""
         return Rules((*self._rules, *rules))
 
-    def window(self) -> TextWindow:
-        """Return a window for one text."""
-        return TextWindow(self._rules)
+    def window(self, shared: SearchTime | None = None) -> TextWindow:
+        """Return a window for one text, whose searches may share a time with others."""
+        return TextWindow(self._rules, shared)
 
     def pass_by(self, text: str) -> bool:
         """Tell whether a chunk's text leaves as it is when nothing was kept back before it. False where that is not known."""
         return self._sniff is not None and self._sniff(text) is None
 
-    def whole(self, text: str) -> str:
-        """Return what becomes of a whole text."""
-        return self.window().flush(text)
+    def whole(self, text: str, shared: SearchTime | None = None) -> str:
+        """Return what becomes of a whole text. Raises `TimeoutError` when the searches take too long."""
+        return self.window(shared).flush(text)
 
 
 def _sniffer(rules: Sequence[Rule]) -> Callable[[str], object] | None:
@@ -311,8 +315,8 @@ def _sniffer(rules: Sequence[Rule]) -> Callable[[str], object] | None:
 class TextWindow:
     """One text on its way through several rules. Halves of a character that a provider cut are put together."""
 
-    def __init__(self, rules: Sequence[Rule]) -> None:
-        self._windows = [rule.window() for rule in rules]
+    def __init__(self, rules: Sequence[Rule], shared: SearchTime | None = None) -> None:
+        self._windows = [rule.window(shared) for rule in rules]
         self._half = ""
         self.is_empty = True
         """Whether nothing is kept back."""
