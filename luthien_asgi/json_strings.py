@@ -22,6 +22,10 @@ LEFT_OUT: Final = "[left out: escaped or nested too often]"
 """What stands in the place of a text that was not read to the end."""
 _LEVELS: Final = 8
 """How often JSON may stand in a string of JSON, and how often a text may be escaped."""
+_LONG_INSIDE: Final = 1024
+"""Characters above which JSON in a string is looked at by itself, and not once more as a part of each level around it."""
+_PRIVATE: Final = range(0xE000, 0xE010)
+"""Characters that stand for nothing: one that a text does not have marks places in it."""
 _STRING: Final = re.compile(r'("[^"\\]*(?:\\.[^"\\]*)*")(\s*:)?', re.DOTALL)
 _NUMBER: Final = re.compile(r"-?\d[\d.eE+-]*")
 _ESCAPE: Final = re.compile(r"\\u([0-9a-fA-F]{4})")
@@ -112,23 +116,69 @@ def changed_deeply(text: str, change: Change, *, levels: int = _LEVELS) -> str:
 
     JSON is changed in its strings, names and numbers, and in the JSON in these, and stays JSON unless what is changed goes
     over the end of a string. Another text is changed as it is; where escapes hide a part of what is to be changed, without its
-    escapes. `change` is called with the parts and with the whole, which may hold what it has returned before. What is nested or
-    escaped more than eight times becomes `LEFT_OUT`.
+    escapes. `change` is called with the parts and with the whole, which may hold what it has returned before; longer JSON in a
+    string is not part of the whole around it, so that the characters that `change` gets grow with the text and not with how
+    deep it nests. What is nested or escaped more than eight times becomes `LEFT_OUT`. Raises what `change` raises.
     """
+    seen: dict[str, str] = {}
+
+    def once(part: str) -> str:
+        if part not in seen:
+            seen[part] = change(part)
+        return seen[part]
+
+    return _changed_level(text, once, levels, is_whole=True)
+
+
+def _changed_level(text: str, change: Change, levels: int, *, is_whole: bool) -> str:
     if _BEGINS.match(text) is None or not _is_json(text):
         return _changed_with_escapes(text, change)
     if levels == 0:
         return LEFT_OUT if "\\" in text else change(text)
-    plain = _changed_literals(text, lambda literal: _literal(jsontext.loads(literal)), change)
+
+    def inside(value: str) -> str:
+        return _changed_level(value, change, levels - 1, is_whole=False)
+
+    aside = _Aside(text)
+    plain = _changed_literals(text, lambda literal: aside.put(jsontext.loads(literal)), change)
     whole = change(plain)
     if len(_STRING.findall(whole)) != len(_STRING.findall(plain)):
         return _changed_with_escapes(text, change)  # what is changed goes over the end of a string
-
-    def inside(value: str) -> str:
-        return changed_deeply(value, change, levels=levels - 1)
-
-    new = change(_changed_literals(plain, lambda literal: _changed_literal(literal, inside), inside))
+    new = change(
+        _changed_literals(plain, lambda literal: literal if aside.has(literal) else _changed_literal(literal, inside), inside)
+    )
+    if aside.texts:
+        new = aside.back(new, inside)
+        new = change(new) if is_whole else new
     return text if new == _changed_literals(text, lambda literal: _literal(jsontext.loads(literal)), _same) else new
+
+
+class _Aside:
+    """Longer JSON in the strings of a JSON text, each with a mark in its place while the text around it is changed."""
+
+    def __init__(self, text: str) -> None:
+        self.texts: dict[str, str] = {}
+        """By the literal that stands in the place of each."""
+        lower = text.lower() if len(text) > _LONG_INSIDE else ""
+        marks = (chr(code) for code in _PRIVATE if chr(code) not in lower and f"{code:04x}" not in lower)
+        self._mark = next(marks, "") if lower else ""
+
+    def put(self, value: str) -> str:
+        """Return the literal of a string, or of its mark."""
+        if not self._mark or len(value) <= _LONG_INSIDE or _BEGINS.match(value) is None or not _is_json(value):
+            return _literal(value)
+        mark = f'"{self._mark}{len(self.texts)}{self._mark}"'
+        self.texts[mark] = value
+        return mark
+
+    def has(self, literal: str) -> bool:
+        """Tell whether a literal is a mark."""
+        return literal in self.texts
+
+    def back(self, text: str, change: Change) -> str:
+        """Return a text with what is marked in its places, changed. A mark that was changed stays away with what it stood for."""
+        marks = re.compile(f'"{self._mark}\\d+{self._mark}"')
+        return marks.sub(lambda found: _literal(change(self.texts[found[0]])) if found[0] in self.texts else found[0], text)
 
 
 def _same(text: str) -> str:

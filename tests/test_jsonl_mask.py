@@ -17,6 +17,7 @@ from luthien_asgi import Begin, Block, BlockKind, End, KeyAuth, LuthienMiddlewar
 from luthien_asgi.json_strings import LEFT_OUT, changed_deeply
 from luthien_asgi.jsonl import JsonlRecorder, read_transactions
 from luthien_asgi.jsonl_lines import Content, Lines
+from luthien_asgi.jsonl_mask import FAILED, MASK_TIME, NO_TIME, masked
 from luthien_asgi.policies import Redact
 from luthien_asgi.recorder import ModelCall, SampleRecord, Transaction, VerdictRecord
 from luthien_asgi.testing import ASGIDriver, ScriptedBackend, Text, Thinking, ToolCall, chunks
@@ -396,18 +397,132 @@ def test_what_the_record_counts_and_measures_stays_a_number() -> None:
     assert json.loads(line(end))["usage"] == {"total_tokens": 4111111111111111}
 
 
-def test_a_mask_that_fails_lets_nothing_through() -> None:
-    """The begin is refused, the end says that there was one and no more."""
+def test_a_mask_that_fails_at_all_texts_lets_none_through() -> None:
+    """The record says who asked, how it ended, and that there were texts; not what the error says."""
 
     def failing(text: str) -> str:
         raise TimeoutError(text)
 
     lines = Lines(content="full", mask=failing)
-    with pytest.raises(TimeoutError):
-        lines.of(replace(begun(), request={"a": KEY}))
-    bare = lines.of(replace(Transaction(begun()).end("failed"), notes=(KEY,), ignored=(KEY,), error={"message": KEY})).decode()
-    assert not tells(bare)
-    assert json.loads(bare)["notes"] == ["written without its content: TimeoutError"]
+    first = lines.of(replace(begun(), request={"a": KEY})).decode()
+    assert not tells(first)
+    assert (json.loads(first)["id"], json.loads(first)["client"], json.loads(first)["request"]) == ("t", "ann", {FAILED: FAILED})
+    end = replace(Transaction(begun()).end("failed"), notes=(KEY,), ignored=(KEY,), error={"message": KEY})
+    last = json.loads(lines.of(end))
+    assert not tells(json.dumps(last))
+    assert (last["ending"], last["ignored"], last["error"]) == ("failed", [FAILED], {"message": FAILED})
+    note = last["notes"][-1]
+    assert last["notes"] == [FAILED, note]
+    assert note.startswith("texts left out of the record: ")
+    assert note.endswith(" because the mask failed (TimeoutError)")
+
+
+@pytest.mark.parametrize("content", ["full", "final"])
+async def test_a_text_that_the_mask_fails_at_is_left_out_alone(content: Content) -> None:
+    """Wherever it stands: all other texts, the verdicts and the figures are there."""
+
+    def failing(text: str) -> str:
+        if "Here it is" in text:
+            raise TimeoutError
+        return mask(text)
+
+    _, end = await transaction(OPENAI)
+    expected, told = json.loads(line(end, content)), json.loads(line(end, content, failing))
+    assert told.pop("notes") == [*expected.pop("notes"), "texts left out of the record: 1 because the mask failed (TimeoutError)"]
+    assert json.loads(json.dumps(expected).replace("Here it is", FAILED)) == told
+
+
+class Clock:
+    """The time of a thread that does nothing but mask: a mask says how long it took."""
+
+    def __init__(self, slow: str = "slow") -> None:
+        self.now = 100.0
+        self.slow = slow
+        self.calls: list[str] = []
+
+    def __call__(self) -> float:
+        return self.now
+
+    def mask(self, text: str) -> str:
+        """Mask a text; one with `slow` in it takes longer than a record may, each other one takes a millionth."""
+        self.calls.append(text)
+        self.now += MASK_TIME if self.slow in text else 1e-6
+        return mask(text)
+
+
+async def test_a_slow_text_takes_no_time_from_shorter_ones() -> None:
+    """It is left out, and what is longer; what a shorter text says is there, also behind it."""
+    _, end = await transaction(OPENAI)
+    clock = Clock()
+    slow, longer = "slow " * 1000, "word " * 2000
+    texts = [slow, longer, "short " + KEY, "words " * 300]
+    blocks = [Block(kind=BlockKind.TEXT, text=text, index=place) for place, text in enumerate(texts)]
+    told = masked(replace(end, backend_blocks=blocks, final_blocks=blocks), clock.mask, clock=clock)
+    assert [block.text for block in told.final_blocks] == [slow, NO_TIME, "short " + mask(KEY), "words " * 300]
+    assert list(told.backend_blocks) == list(told.final_blocks)
+    assert sum("slow" in text for text in clock.calls) == 1
+    assert (told.verdicts[0].reason, told.verdicts[0].tool, told.usage) == ("bad", "run", end.usage)
+    assert told.notes == ["fallback", "texts left out of the record: 1 for want of time"]
+
+
+def test_a_slow_text_that_is_to_be_looked_at_once_more_is_left_out() -> None:
+    """The time is looked at before each call; short texts have their own, and that ends too."""
+    clock = Clock()
+    record = replace(begun(), request={"a": json.dumps(["slow " * 1000]), "b": ["slow 1", "slow 2", "slow 3"], "c": KEY, "d": 1})
+    told = masked(record, clock.mask, clock=clock)
+    assert told.request["a"] == NO_TIME
+    assert told.request["b"] == ["slow 1", "slow 2", NO_TIME]
+    assert (told.id, told.client, told.request["c"]) == ("t", "ann", NO_TIME)
+    assert sum("slow" in text for text in clock.calls) == 2
+
+
+def test_a_record_is_masked_however_many_slow_texts_it_has() -> None:
+    """The number of calls is bounded, and so is the time."""
+    clock = Clock("slow " * 1000)
+    request = {"messages": [{"role": "user", "content": f"{number} " + "slow " * 1000} for number in range(100)]}
+    told = masked(replace(begun(), request=request), clock.mask, clock=clock)
+    assert [each["content"] for each in told.request["messages"]].count(NO_TIME) == 99
+    assert {each["role"] for each in told.request["messages"]} == {"user"}
+    assert sum(clock.slow in text for text in clock.calls) == 1
+
+
+@pytest.mark.parametrize("levels", [1, 4, 7])
+@pytest.mark.parametrize("text", ["words of a text " * 200, f"{KEY} " * 100, f'{{"key": "{KEY}", "lines": "{"x y " * 1000}"}}'])
+def test_what_the_mask_is_called_with_does_not_grow_with_how_deep_a_text_nests(text: str, levels: int) -> None:
+    """Each text once, and longer JSON in a string not with each level around it."""
+    calls: list[str] = []
+
+    def counting(part: str) -> str:
+        calls.append(part)
+        return mask(part)
+
+    told = changed_deeply(nested(text, levels), counting)
+    assert len(calls) == len(set(calls))
+    assert sum(len(call) for call in calls if len(call) > 1024) <= 8 * len(nested(text, levels))
+    assert sum(len(call) > 1024 for call in calls) <= 8
+    assert not tells(told)
+    assert is_json(told)
+
+
+def test_what_stands_around_longer_json_in_a_string_is_masked_with_it() -> None:
+    """And marks of one's own, escaped or not, are nobody else's."""
+    inner = json.dumps({"words": "x y " * 500, "key": KEY})
+    text = json.dumps({"Authorization": "Basic dXNlcjpwYXNzd29yZA==", "\ue000" + "0\ue000": inner, "k": ["\ue0010\ue001", inner]})
+    for form in (text, text.replace("\\ue000", "\ue000")):
+        told = changed_deeply(form, mask)
+        assert not tells(told)
+        assert "dXNl" not in told
+        assert shape(json.loads(told)) == shape(json.loads(text))
+        assert json.loads(told)["k"] == ["\ue0010\ue001", inner.replace(KEY, mask(KEY))]
+
+
+def test_a_longer_value_is_known_by_its_name_too() -> None:
+    """And one that a name gives nothing away of stays."""
+    long = "dXNlcjpwYXNzd29yZA" * 100
+    written = json.loads(line(replace(begun(), request={"Authorization": f"Basic {long}", "a": f"Basic {long}"})))["request"]
+    assert written["Authorization"].startswith("Basic [API_KEY_")
+    assert "dXNl" not in written["Authorization"]
+    assert written["a"] == f"Basic {long}"
 
 
 # --- the files
