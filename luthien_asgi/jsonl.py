@@ -79,7 +79,7 @@ class JsonlRecorder:
     """Records transactions in files of JSON lines; see the module's docstring for their shape and their rules.
 
     `queue_size` bounds the records in memory that are not written yet; when it is reached, `end` waits for its write as `begin`
-    always does. `mask` changes each text before it is written, in the writer's thread: all that a client, a model or a hook said,
+    always does. `mask` changes each text before it is written, in threads of its own: all that a client, a model or a hook said,
     names of fields too, the strings of JSON within a text, and what escapes hide; with `hash`, before it is hashed. Raises
     `ValueError` for a wrong option. Nothing is opened before `start()`.
     """

@@ -73,6 +73,11 @@ class Lines:
         self._final: Final = content == "final"
         self._mask: Final = mask
 
+    @property
+    def masks(self) -> bool:
+        """Whether a mask changes the records first, which may take its time."""
+        return self._mask is not None
+
     def of(self, record: Begin | End) -> bytes:
         """Return a record as one line of JSON, its newline included.
 

@@ -4,6 +4,9 @@ Strategy: entries come from event loops; the files are touched by the thread alo
 sync, where one is asked for, is shared by all that wait for it. While nothing can be written, begins are refused at once, ends
 are kept, and a timer has the thread try again: a server that gets no requests because it is not ready finds out too.
 
+Where a mask changes what is written, a record becomes its line in other threads, before it is queued: begins in some and ends in
+others, so that no begin waits for an answer that is slow to mask. A transaction's end is asked for after its begin is written.
+
 An end that is asked for twice is written once. The second is what the client was told in place of the first, which could not be
 written in time: it counts unless the first one is in the file after all.
 """
@@ -37,6 +40,8 @@ RETRY_INTERVAL: Final = 1.0
 """Seconds between two attempts to write while nothing can be written."""
 _REMEMBERED: Final = 10_000
 """Ends whose second asking is still expected: those of all transactions under way, and more."""
+_MASKS: Final = 4
+"""Threads that mask begins, and as many that mask ends."""
 SLOW_WRITE: Final = 5.0
 """Seconds of one write after which the recorder is not healthy: the disk hangs."""
 
@@ -85,6 +90,9 @@ class Writer:
         self._lock: Final = threading.Lock()
         self._pool: Final = ThreadPoolExecutor(max_workers=1, thread_name_prefix="luthien-jsonl")
         self._opening: Final[Future[Journal]] = self._pool.submit(open_journal)
+        self._masks: Final = (_pool("begin"), _pool("end")) if lines.masks else ()
+        self._masked: set[Entry] = set()
+        """Entries that become their lines in other threads and are not queued yet."""
         self._entries: deque[Entry] = deque()
         self._ends: dict[str, Entry] = {}
         """With `durable`: ends that were asked for and that may be asked for once more."""
@@ -123,7 +131,7 @@ class Writer:
         """
         with self._lock:
             if not self._durable:
-                return self._put(end, waits=len(self._entries) + self._taken >= self._size, keeps=True)
+                return self._put(end, waits=len(self._masked) + len(self._entries) + self._taken >= self._size, keeps=True)
             earlier = self._ends.pop(end.id, None)
             if earlier is None:
                 entry = self._ends[end.id] = self._put(end, waits=True, keeps=False)
@@ -149,7 +157,10 @@ class Writer:
         with self._lock:
             if entry.state == "queued":
                 entry.state = "refused"
-                self._entries.remove(entry)
+                if entry in self._masked:
+                    self._masked.remove(entry)
+                else:
+                    self._entries.remove(entry)
             elif entry.state == "taken":
                 entry.next = _broken_off(entry.record)
             elif entry.state == "written":
@@ -167,7 +178,8 @@ class Writer:
         if self._timer is not None:
             self._timer.cancel()
         finished = self._pool.submit(self._finish)
-        self._pool.shutdown(wait=False)
+        for pool in (*self._masks, self._pool):
+            pool.shutdown(wait=False)
         await asyncio.shield(asyncio.wrap_future(finished))
 
     def let_go(self) -> None:
@@ -179,8 +191,12 @@ class Writer:
         if self._closed:
             raise RecorderError("The recorder is closed.")
         entry = Entry(record, asyncio.get_running_loop().create_future() if waits else None, keeps)
-        self._entries.append(entry)
-        self._schedule()
+        if self._masks:
+            self._masked.add(entry)
+            self._masks[isinstance(record, End)].submit(self._mask, entry)
+        else:
+            self._entries.append(entry)
+            self._schedule()
         return entry
 
     def _corrected(self, earlier: Entry, end: End) -> Entry:
@@ -207,6 +223,38 @@ class Writer:
         with self._lock:
             if self._failing and not self._closed:
                 self._schedule()
+
+    # --- in the threads that mask --------------------------------------------------------------------------------------
+
+    def _mask(self, entry: Entry) -> None:
+        """Make an entry's line and queue it then, unless it was taken back meanwhile."""
+        record, line = entry.record, self._line(entry.record)
+        with self._lock:
+            if entry not in self._masked:
+                return
+            is_current = record is entry.record
+            if is_current:
+                self._masked.remove(entry)
+                entry.state = "queued" if line is not None else "refused"
+                must_drain = line is not None and self._put_masked(entry, line)
+        if not is_current:
+            self._mask(entry)  # another end was asked for in its place, as it may be once
+        elif line is None:
+            _refuse(entry)
+        elif must_drain:
+            self._drain()
+
+    def _put_masked(self, entry: Entry, line: bytes) -> bool:
+        """Queue an entry with its line; tell whether this thread has to write it, because the interpreter exits."""
+        entry.line = line
+        self._entries.append(entry)
+        if self._closed:
+            return False  # `_finish` waits for what is masked
+        try:
+            self._schedule()
+        except RuntimeError:
+            return True
+        return False
 
     # --- in the thread -------------------------------------------------------------------------------------------------
 
@@ -285,18 +333,24 @@ class Writer:
             self._loop.call_soon_threadsafe(self._arm)
 
     def _encode(self, entry: Entry) -> bool:
-        if entry.line:
-            return True
-        try:
-            entry.line = self._lines.of(entry.record)
-        except Exception as error:
-            _log.error("the begin of %s is not JSON: %s", entry.record.id, type(error).__name__)
-            entry.state = "refused"
-            _settle(entry, _unwritable())
-            return False
+        if not entry.line:
+            line = self._line(entry.record)
+            if line is None:
+                _refuse(entry)
+                return False
+            entry.line = line
         return True
 
+    def _line(self, record: Begin | End) -> bytes | None:
+        try:
+            return self._lines.of(record)
+        except Exception as error:
+            _log.error("the begin of %s is not JSON: %s", record.id, type(error).__name__)
+            return None
+
     def _finish(self) -> None:
+        for pool in self._masks:
+            pool.shutdown()
         if self._opening.exception() is not None:
             return
         self._drain()
@@ -304,6 +358,15 @@ class Writer:
         journal.close()
         if lost := len(self._entries):
             _log.error("%d records of %s could not be written and are lost", lost, journal.path)
+
+
+def _pool(records: str) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(max_workers=_MASKS, thread_name_prefix=f"luthien-jsonl-mask-{records}")
+
+
+def _refuse(entry: Entry) -> None:
+    entry.state = "refused"
+    _settle(entry, _unwritable())
 
 
 def _put_back(entry: Entry, queue: deque[Entry]) -> RecorderError:

@@ -14,7 +14,7 @@ import stat
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -117,16 +117,22 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "transactions.jsonl"
 
 
-class Gate:
-    """A mask that keeps the writer's thread busy until it is opened."""
+class Gate(Mapping[str, Any]):
+    """A request that keeps the writer's thread busy until it is opened."""
 
     def __init__(self) -> None:
         self.reached, self.opened = threading.Event(), threading.Event()
 
-    def __call__(self, text: str) -> str:
+    def __getitem__(self, key: str) -> Any:
+        return REQUEST[key]
+
+    def __len__(self) -> int:
+        return len(REQUEST)
+
+    def __iter__(self) -> Iterator[str]:
         self.reached.set()
         assert self.opened.wait(10)
-        return text
+        return iter(REQUEST)
 
     async def is_reached(self) -> None:
         assert await asyncio.to_thread(self.reached.wait, 10)
@@ -581,8 +587,8 @@ asyncio.run(main())
 async def test_the_event_loop_runs_on_while_the_writer_is_busy(path: Path) -> None:
     """A begin waits; whoever else is on the loop does not."""
     gate = Gate()
-    async with recording(path, mask=gate) as recorder, asyncio.timeout(10), asyncio.TaskGroup() as tasks:
-        waiting = tasks.create_task(recorder.begin(begin()))
+    async with recording(path) as recorder, asyncio.timeout(10), asyncio.TaskGroup() as tasks:
+        waiting = tasks.create_task(recorder.begin(begin(request=gate)))
         await gate.is_reached()
         assert not waiting.done()
         await recorder.end(end("other"))
@@ -593,8 +599,8 @@ async def test_the_event_loop_runs_on_while_the_writer_is_busy(path: Path) -> No
 async def test_a_full_queue_makes_an_end_wait_and_drops_nothing(path: Path) -> None:
     """Three fit, the one that is being written included; the fourth waits for its write."""
     gate = Gate()
-    async with recording(path, mask=gate, queue_size=3) as recorder, asyncio.timeout(10), asyncio.TaskGroup() as tasks:
-        tasks.create_task(recorder.begin(begin("first")))
+    async with recording(path, queue_size=3) as recorder, asyncio.timeout(10), asyncio.TaskGroup() as tasks:
+        tasks.create_task(recorder.begin(begin("first", request=gate)))
         await gate.is_reached()
         await recorder.end(end("a"))
         await recorder.end(end("b"))
@@ -608,8 +614,8 @@ async def test_a_full_queue_makes_an_end_wait_and_drops_nothing(path: Path) -> N
 async def test_an_end_whose_task_is_cancelled_while_it_waits_is_written_all_the_same(path: Path) -> None:
     """The client left: its record does not."""
     gate = Gate()
-    async with recording(path, mask=gate, queue_size=2) as recorder, asyncio.timeout(10), asyncio.TaskGroup() as tasks:
-        tasks.create_task(recorder.begin(begin("first")))
+    async with recording(path, queue_size=2) as recorder, asyncio.timeout(10), asyncio.TaskGroup() as tasks:
+        tasks.create_task(recorder.begin(begin("first", request=gate)))
         await gate.is_reached()
         await recorder.end(end("a"))
         waiting = tasks.create_task(recorder.end(end("b")))
@@ -645,8 +651,8 @@ async def test_an_end_in_a_task_that_is_already_cancelled_is_written(path: Path)
 async def test_a_begin_that_is_cancelled_before_the_writer_took_it_is_taken_back(path: Path) -> None:
     """Its transaction never was: it leaves no half of a record, and disturbs no other."""
     gate = Gate()
-    async with recording(path, mask=gate) as recorder, asyncio.timeout(10), asyncio.TaskGroup() as tasks:
-        tasks.create_task(recorder.begin(begin("first")))
+    async with recording(path) as recorder, asyncio.timeout(10), asyncio.TaskGroup() as tasks:
+        tasks.create_task(recorder.begin(begin("first", request=gate)))
         await gate.is_reached()
         gone = tasks.create_task(recorder.begin(begin("gone")))
         last = tasks.create_task(recorder.begin(begin("last")))
@@ -661,8 +667,8 @@ async def test_a_begin_that_is_cancelled_before_the_writer_took_it_is_taken_back
 async def test_a_begin_that_is_cancelled_on_its_way_gets_its_end(path: Path) -> None:
     """It cannot be taken back any more, and nobody else will end it."""
     gate = Gate()
-    async with recording(path, mask=gate) as recorder, asyncio.timeout(10), asyncio.TaskGroup() as tasks:
-        task = tasks.create_task(recorder.begin(begin()))
+    async with recording(path) as recorder, asyncio.timeout(10), asyncio.TaskGroup() as tasks:
+        task = tasks.create_task(recorder.begin(begin(request=gate)))
         await gate.is_reached()
         task.cancel()
         await wait_all_tasks_blocked()
@@ -675,10 +681,10 @@ async def test_a_begin_that_is_cancelled_on_its_way_gets_its_end(path: Path) -> 
 async def test_aclose_writes_what_is_queued_even_when_it_is_cancelled(path: Path) -> None:
     """A server that loses patience does not lose records."""
     gate = Gate()
-    recorder = JsonlRecorder(path, mask=gate)
+    recorder = JsonlRecorder(path)
     await recorder.start()
     async with asyncio.timeout(10), asyncio.TaskGroup() as tasks:
-        tasks.create_task(recorder.begin(begin("first")))
+        tasks.create_task(recorder.begin(begin("first", request=gate)))
         await gate.is_reached()
         for identity in "abc":
             await recorder.end(end(identity))
