@@ -228,7 +228,7 @@ class Writer:
 
     def _mask(self, entry: Entry) -> None:
         """Make an entry's line and queue it then, unless it was taken back meanwhile."""
-        record, line = entry.record, self._line(entry.record)
+        record, line, must_drain = entry.record, self._line(entry.record), False
         with self._lock:
             if entry not in self._masked:
                 return
