@@ -202,7 +202,12 @@ def _more(before: dict[str, Any], after: dict[str, Any], port: int, pooled: int)
     return "; ".join(more)
 
 
-POOLS: Final = frozenset({"asyncio", "uvloop", "luthien-policy", "AnyIO worker thread", "ThreadPoolExecutor"})
+POOLS: Final = frozenset(
+    {
+        "asyncio", "uvloop", "luthien-policy", "luthien-jsonl-mask-begin", "luthien-jsonl-mask-end", "AnyIO worker thread",
+        "ThreadPoolExecutor",
+    }
+)  # fmt: skip
 """Threads that are kept for the next one who needs them, up to a bound."""
 
 
