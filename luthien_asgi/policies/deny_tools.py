@@ -9,11 +9,12 @@ from typing import Any, ClassVar, Final
 
 from luthien_asgi.blocks import Block, BlockKind
 from luthien_asgi.context import PolicyContext, StreamContext
+from luthien_asgi.json_strings import strings_of
 from luthien_asgi.names import shown_name
 from luthien_asgi.policies.checks import checked_choice, checked_message, checked_names, checked_pattern, first_match
 from luthien_asgi.policies.conditions import Condition, condition_of
 from luthien_asgi.policies.server_tools import MODES, ServerTool, judge_server_tools
-from luthien_asgi.policies.tool_arguments import ArgumentsError, read_arguments, strings_of
+from luthien_asgi.policies.tool_arguments import ArgumentsError, read_arguments
 from luthien_asgi.policy import Allow, Deny, Handling, Hold, Policy
 from luthien_asgi.request import ChatRequest
 

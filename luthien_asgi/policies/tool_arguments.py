@@ -7,13 +7,12 @@ in one object) is an error here, and a denial in the policy.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from typing import Any, Final
 
 from luthien_asgi import jsontext
 from luthien_asgi.blocks import Block
 
-__all__ = ["ArgumentsError", "read_arguments", "strings_of"]
+__all__ = ["ArgumentsError", "read_arguments"]
 
 LONGEST: Final = 1_000_000
 """Characters of one call's arguments; a longer call is not judged, so it is denied."""
@@ -60,16 +59,3 @@ def _once(pairs: list[tuple[str, Any]]) -> None:
     if len({name for name, _ in pairs}) < len(pairs):
         msg = "the arguments have a name twice in one object"
         raise ArgumentsError(msg)
-
-
-def strings_of(value: Any) -> Iterator[str]:  # noqa: ANN401 - any JSON value
-    """Yield every string in a JSON value, the names of fields included."""
-    pending = [value]
-    while pending:
-        match pending.pop():
-            case str() as text:
-                yield text
-            case dict() as fields:
-                pending += [*fields.keys(), *fields.values()]
-            case list() as items:
-                pending += items

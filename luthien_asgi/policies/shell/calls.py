@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
+from luthien_asgi.json_strings import strings_of
 from luthien_asgi.policies.shell.parsing import ScriptError
 from luthien_asgi.policies.shell.paths import is_root
 from luthien_asgi.policies.shell.script import Script, read_argv, read_environment, read_script
-from luthien_asgi.policies.tool_arguments import strings_of
 
 __all__ = ["FIELDS", "FOREIGN", "TOOLS", "Given", "holds_text", "scripts_given"]
 
