@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import inspect
 import json
 import os
@@ -474,27 +473,15 @@ async def test_serve_answers_and_lets_an_answer_end_when_asked_to_stop(tmp_path:
 
 
 @pytest.mark.servers
-async def _opened_for_writing(pipe: Path) -> int:
-    """Return a descriptor of a named pipe, once it is read on the other side."""
-    async with asyncio.timeout(START_SECONDS):
-        while True:
-            try:
-                return os.open(pipe, os.O_WRONLY | os.O_NONBLOCK)
-            except OSError as error:
-                if error.errno != errno.ENXIO:
-                    raise
-            await asyncio.sleep(0.01)
-
-
 async def test_ctrl_c_before_the_server_is_up_is_status_130(tmp_path: Path) -> None:
     """Without a traceback; it is at a policy's module, which takes its time."""
     file, waits = tmp_path / "luthien.yaml", tmp_path / "waits"
     os.mkfifo(waits)
-    (tmp_path / "slow_module.py").write_text(f"open({str(waits)!r}).read()")
+    (tmp_path / "slow_module.py").write_text(f"print('importing', flush=True)\nopen({str(waits)!r}).read()")
     file.write_text(json.dumps({"model_list": [], "policy": [{"class": "slow_module.Slow"}]}))
-    async with running("serve", "--config", str(file), "--port", "0", cwd=tmp_path) as process:
-        opened = await _opened_for_writing(waits)
-        with os.fdopen(opened, "w"):
+    with os.fdopen(os.open(waits, os.O_RDWR)):
+        async with running("serve", "--config", str(file), "--port", "0", cwd=tmp_path) as process:
+            await line_with(process.stdout, "importing")
             async with asyncio.timeout(START_SECONDS), asyncio.TaskGroup() as tasks:
                 output = tasks.create_task(process.communicate())
                 while not output.done():
